@@ -1,0 +1,10 @@
+"""Differentiable partial eigendecomposition in JAX; see `partial_eigh`."""
+
+from jax_peig._eigh import partial_eigh as partial_eigh
+from jax_peig._operators import BlockProduct as BlockProduct
+from jax_peig._options import Derivative as Derivative
+from jax_peig._results import Info as Info
+from jax_peig._results import PartialEigh as PartialEigh
+from jax_peig._results import PartialEighError as PartialEighError
+from jax_peig._results import Status as Status
+from jax_peig._well_posed import project_gauge as project_gauge

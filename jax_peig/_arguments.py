@@ -1,0 +1,166 @@
+"""Validation of partial_eigh's arguments, before anything is traced.
+
+Every error says what was given, what is expected and what to do.
+"""
+
+import operator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_peig._operators import FLOATING, is_array, order_and_dtype
+from jax_peig._options import Derivative, check_positive
+
+WHICH = ("smallest", "largest")
+METHODS = ("auto", "dense", "lobpcg")
+# "auto": a dense eigh is ahead of an iteration up to here, and leaves nothing to converge.
+DENSE_ORDER = 500
+
+
+class Arguments(NamedTuple):
+    """What the checked arguments come to."""
+
+    k: int
+    n: int
+    dtype: np.dtype
+    method: str
+
+
+def check(
+    a: Any,
+    m: Any,
+    k: Any,
+    *,
+    which: str,
+    n: int | None,
+    dtype: Any,
+    v0: Any,
+    method: str,
+    tol: float | None,
+    max_steps: int | None,
+    degeneracy_tol: float | None,
+    derivative: Derivative,
+) -> Arguments:
+    """Check everything that can be checked without computing; see `partial_eigh`."""
+    if k is None:
+        raise TypeError("partial_eigh: k is missing; give the number of eigenpairs, k=...")
+    _choice("which", which, WHICH)
+    _choice("method", method, METHODS)
+    check_positive("partial_eigh: tol", tol, float)
+    check_positive("partial_eigh: max_steps", max_steps, int)
+    if degeneracy_tol != 0:
+        check_positive("partial_eigh: degeneracy_tol", degeneracy_tol, float)
+    if not isinstance(derivative, Derivative):
+        raise TypeError(
+            f"partial_eigh: derivative is {derivative!r}; expected a jax_peig.Derivative(...)."
+        )
+    if m is not None and isinstance(m, (int, np.integer)):
+        raise TypeError(f"partial_eigh: M is the integer {m}; did you mean k={m}?")
+    v0 = None if v0 is None else _vectors(v0)
+    n = _order(a, m, n, v0)
+    k = _count(k, n)
+    if method == "lobpcg" and 3 * k > n:
+        raise ValueError(
+            f"partial_eigh: method 'lobpcg' with k = {k}, n = {n}; expected 3 k <= n. "
+            "Use method='dense'."
+        )
+    if method == "auto":
+        method = "dense" if n <= DENSE_ORDER or 5 * k > n else "lobpcg"
+    found = _dtype(a, m, dtype, v0)
+    if m is not None and is_array(m) and not isinstance(m, jax.core.Tracer):
+        _check_mass(np.asarray(m))
+    return Arguments(k, n, found, method)
+
+
+def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"partial_eigh: {name}={value!r}; expected one of {allowed}.")
+
+
+def _vectors(v0: Any) -> Any:
+    if not is_array(v0) or v0.ndim not in (1, 2):
+        shape = f" of shape {tuple(v0.shape)}" if is_array(v0) else ""
+        raise TypeError(
+            f"partial_eigh: v0 is a {type(v0).__name__}{shape}; expected an array (n,) or (n, b)."
+        )
+    if not jnp.issubdtype(v0.dtype, jnp.inexact):
+        raise TypeError(f"partial_eigh: v0 has dtype {v0.dtype}; expected a floating one.")
+    return v0
+
+
+def _order(a: Any, m: Any, n: Any, v0: Any) -> int:
+    """n, from all who know it; they have to agree."""
+    known: dict[str, int] = {}
+    if n is not None:
+        try:
+            known["n"] = operator.index(n)
+        except TypeError:
+            raise TypeError(f"partial_eigh: n is {n!r}; expected an integer.") from None
+        if known["n"] < 1:
+            raise ValueError(f"partial_eigh: n is {n}; expected at least 1.")
+    for name, x in (("A", a), ("M", m)):
+        order, _ = order_and_dtype(x, name)
+        if order is not None:
+            known[name] = order
+    if v0 is not None:
+        known["v0"] = v0.shape[0]
+    if not known:
+        raise ValueError(
+            "partial_eigh: n is missing; an operator given by its product does not tell its order: "
+            "give n=..., or a starting guess v0."
+        )
+    if len(set(known.values())) > 1:
+        listed = ", ".join(f"{name}: {order}" for name, order in known.items())
+        raise ValueError(f"partial_eigh: the orders do not agree ({listed}); expected one n.")
+    return next(iter(known.values()))
+
+
+def _count(k: Any, n: int) -> int:
+    try:
+        count = operator.index(k)
+    except TypeError:
+        raise TypeError(f"partial_eigh: k is {k!r}; expected a Python integer.") from None
+    if isinstance(k, (bool, np.bool_)):
+        raise TypeError(f"partial_eigh: k is {k!r}; expected a Python integer.")
+    if not 1 <= count <= n:
+        raise ValueError(f"partial_eigh: k = {count}, n = {n}; expected 1 <= k <= n.")
+    return count
+
+
+def _dtype(a: Any, m: Any, dtype: Any, v0: Any) -> np.dtype:
+    """The vectors' dtype: the caller's, else what the arrays promote to, else the default float."""
+    known = [d for x, name in ((a, "A"), (m, "M")) if (d := order_and_dtype(x, name)[1])]
+    known += [v0.dtype] if v0 is not None else []
+    if dtype is None:
+        found = jnp.result_type(float)
+        for i, d in enumerate(known):
+            found = jnp.promote_types(found, d) if i else d
+    else:
+        found = dtype
+    found = np.dtype(jax.dtypes.canonicalize_dtype(found))
+    if found.name not in FLOATING:
+        raise TypeError(f"partial_eigh: dtype is {found}; expected one of {', '.join(FLOATING)}.")
+    if v0 is not None and jnp.iscomplexobj(v0) and not jnp.issubdtype(found, jnp.complexfloating):
+        raise TypeError(f"partial_eigh: v0 is complex and dtype {found}; give a complex dtype.")
+    return found
+
+
+def _check_mass(m: np.ndarray) -> None:
+    """The diagonal of a positive definite matrix is real and positive."""
+    diagonal = m if m.ndim == 1 else np.diagonal(m)
+    if np.any(np.isnan(diagonal)):
+        return  # reported in info, as any NaN is
+    if np.iscomplexobj(diagonal) and np.any(diagonal.imag != 0):
+        worst = int(np.argmax(np.abs(diagonal.imag)))
+        raise ValueError(
+            f"partial_eigh: M is not Hermitian: its diagonal holds {diagonal[worst]} at {worst}; "
+            "expected a real diagonal."
+        )
+    if np.any(diagonal.real <= 0):
+        worst = int(np.argmin(diagonal.real))
+        raise ValueError(
+            f"partial_eigh: M is not positive definite: its diagonal holds {diagonal.real[worst]} "
+            f"at {worst}; expected positive entries. Remove degrees of freedom without mass."
+        )

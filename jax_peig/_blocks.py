@@ -1,0 +1,80 @@
+"""Algebra of (n, b) blocks of vectors.
+
+Every function reduces over n by Gram matrices alone and multiplies blocks by small matrices, so
+that a block whose rows are spread over devices stays there: no tall QR, SVD or triangular solve.
+Zero columns stand for directions that have been dropped; they are carried along and ignored.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jax_peig import _tolerances
+from jax_peig._types import Array, Block
+
+
+def gram(left: Block, right: Block) -> Array:
+    """left^H right, (b, c)."""
+    return left.conj().T @ right
+
+
+def herm(matrix: Array) -> Array:
+    """The Hermitian part (B + B^H)/2."""
+    return (matrix + matrix.conj().T) / 2
+
+
+def column_norms(block: Block) -> Array:
+    """Euclidean norm of every column, (b,), real, without overflow of the squares."""
+    scale = jnp.max(jnp.abs(block), axis=0, initial=0.0)
+    safe = jnp.where((scale > 0) & jnp.isfinite(scale), scale, 1)
+    scaled = block / safe.astype(block.dtype)[None, :]
+    return jnp.sqrt(jnp.sum(jnp.abs(scaled) ** 2, axis=0)) * safe
+
+
+def orthonormalizer(g: Array) -> tuple[Array, Array]:
+    """A small matrix Q such that V Q is orthonormal, from the Gram matrix ``g = V^H M V``.
+
+    Columns are scaled to unit norm, then g = U diag(d) U^H gives Q = U d^{-1/2}; directions with
+    d below rounding become zero columns (Stathopoulos and Wu, SIAM J. Sci. Comput. 23, 2002,
+    "SVQB"). The largest directions come first. Returns also whether g has a negative eigenvalue
+    beyond rounding, which shows that M is not positive definite.
+    """
+    dtype = g.dtype
+    diagonal = jnp.diagonal(g).real
+    scale = jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)
+    unit = herm(g * (scale[:, None] * scale[None, :]).astype(dtype))
+    d, u = jnp.linalg.eigh(unit, symmetrize_input=False)
+    d, u = d[::-1], u[:, ::-1]
+    keep = d > _tolerances.rank(dtype) * jnp.maximum(d[0], 1)
+    inverse = jnp.where(keep, 1 / jnp.sqrt(jnp.where(keep, d, 1)), 0)
+    negative = (d[-1] < -_tolerances.rank(dtype) * d.shape[0]) | jnp.any(diagonal < 0)
+    return scale.astype(dtype)[:, None] * u * inverse.astype(dtype)[None, :], negative
+
+
+def rayleigh_ritz(h: Array, g: Array) -> tuple[Array, Array]:
+    """Eigenpairs of the small pencil (h, g), g = I up to rounding and up to dropped directions.
+
+    A dropped direction is a zero row and column of ``g``; it is given an eigenvalue above all
+    others. Returns the eigenvalues, ascending, and coefficients C with C^H g C = I.
+    """
+    dtype = h.dtype
+    alive = jnp.diagonal(g).real > 0.5
+    both = (alive[:, None] & alive[None, :]).astype(dtype)
+    # One Newton step of g^{-1/2} = (3 - g)/2 removes what is left of non-orthonormality.
+    eye = jnp.eye(h.shape[0], dtype=dtype)
+    root = (3 * eye - herm(g)) * both / 2
+    projected = herm(root @ (h * both) @ root)
+    largest = jnp.max(jnp.sum(jnp.abs(projected), axis=1))
+    ceiling = jnp.where(largest > 0, 2 * largest, 1)
+    projected = projected + jnp.diag(jnp.where(alive, 0, ceiling).astype(dtype))
+    theta, c = jnp.linalg.eigh(projected, symmetrize_input=False)
+    return theta, root @ c
+
+
+def project_out(block: Block, basis: Block, dual: Block) -> Block:
+    """(I - basis dual^H) block, with dual = M basis and basis^H M basis = I."""
+    return block - basis @ gram(dual, block)
+
+
+def random_block(key: Array, n: int, width: int, dtype) -> Block:
+    """A block of standard normal entries, complex where ``dtype`` is."""
+    return jax.random.normal(key, (n, width), dtype)

@@ -1,0 +1,73 @@
+"""Error bounds, clusters, the gap, and the checks of whether a question is well posed.
+
+Section numbers of the mathematics: the residual bound is Weyl's inequality (Parlett, The Symmetric
+Eigenvalue Problem, 1998, section 15.9 for M != I); the checks extend eq. 2.13 of Kasim
+(arXiv:2011.04366).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jax_peig import _blocks, _tolerances
+from jax_peig._linear_solvers import krylov
+from jax_peig._operators import Operator
+from jax_peig._types import Array, Block
+
+# CG on M for the error bounds: its residual enters squared and times the condition number of M.
+MASS_TOLERANCE = 1e-4
+MASS_STEPS = 300
+# A residual is computed with rounding of some eps (||A|| + |lam| ||M||) ||x||.
+ROUNDING = 10
+
+
+def error_bounds(
+    values: Array, r: Block, vectors: Block, m: Operator | None, norms
+) -> tuple[Array, Array]:
+    """Distances within which an eigenvalue of the pencil lies, (b,); and products with M.
+
+    min_i |lam_i - lam| <= ||A x - lam M x||_{M^{-1}} / ||x||_M. The norm is obtained from CG on
+    M y = r:  r^H M^{-1} r = [2 Re y^H r - y^H M y] + s^H M^{-1} s  with s = r - M y; the last term
+    is at most ||s||^2 / lam_min(M), for which the smallest Rayleigh quotient of the y stands.
+    """
+    norm_a, norm_m = norms
+    norm = _blocks.column_norms(r)
+    rounding = ROUNDING * _tolerances.eps(r.dtype) * (norm_a + jnp.abs(values) * norm_m)
+    noise = rounding * _blocks.column_norms(vectors)
+    if m is None:
+        return norm + noise, jnp.array(0)
+    unit = r / jnp.where(norm > 0, norm, 1).astype(r.dtype)[None, :]
+    y = krylov.cg(lambda block, _: m(block), unit, jnp.full_like(norm, MASS_TOLERANCE), MASS_STEPS)
+    my = m(y)
+    energy = jnp.sum(y.conj() * my, axis=0).real
+    quadratic = 2 * jnp.sum(y.conj() * unit, axis=0).real - energy
+    size = jnp.sum(jnp.abs(y) ** 2, axis=0)
+    quotients = jnp.where(size > 0, energy / jnp.where(size > 0, size, 1), jnp.inf)
+    lowest = jnp.min(quotients, initial=norm_m)
+    rest = jnp.sum(jnp.abs(unit - my) ** 2, axis=0) / lowest
+    bound = norm * jnp.sqrt(jnp.maximum(quadratic, 0) + rest)
+    return jnp.where(norm > 0, bound, 0) + noise / jnp.sqrt(lowest), jnp.array(r.shape[1])
+
+
+def cluster_boundaries(values: Array, radii: Array) -> Array:
+    """Whether position p separates clusters, (b - 1,): the intervals on its two sides are disjoint.
+
+    ``values`` are sorted either way. With radii max(error bound, tolerance / 2), two eigenvalues
+    are linked when they differ by no more than the sum of their radii; clusters are the transitive
+    closure, that is, the connected unions of the intervals.
+    """
+    sign = jnp.where(values[-1] >= values[0], 1, -1).astype(values.dtype)
+    upper = jax.lax.cummax(sign * values + radii)
+    lower = jax.lax.cummin(sign * values - radii, reverse=True)
+    return upper[:-1] < lower[1:]
+
+
+def degeneracy_tolerance(values: Array, absolute: float | None) -> Array:
+    """Distance below which eigenvalues are one cluster: the caller's, or sqrt(eps) max |lam|."""
+    if absolute is not None:
+        return jnp.array(absolute, values.dtype)
+    return _tolerances.degeneracy(values.dtype) * jnp.max(jnp.abs(values))
+
+
+def mask(labels: Array) -> Array:
+    """D of eq. 2.7: True where i and j are in one cluster, (k, k)."""
+    return labels[:, None] == labels[None, :]

@@ -1,0 +1,337 @@
+"""The derivative rules of A X = M X L, X^H M X = I, and how JAX comes to use them.
+
+Forward (Kasim, arXiv:2011.04366, eqs 2.3-2.8, corrected) and reverse (eqs 2.9-2.12, corrected).
+Three formulas of the paper are wrong as printed:
+
+* the first term of M-bar in 2.10 has a minus sign, - X L Lbar X^H (as its 3.38 and 5.90 have it);
+* the terms along X in 2.4 and 2.10 take the whole cluster block, D o, not its diagonal, I o:
+  M-orthonormality fixes the Hermitian part of X^H M X' inside a cluster;
+* 2.12 reads A Y - M Y L, not A Y - M Y E.
+
+And one thing is done otherwise: components between two retained eigenvectors are written in closed
+form, and the linear systems are solved on the complement of all k vectors, where they are definite.
+
+Inside the rules the eigenvalues are the Rayleigh matrix R = D o (X^H A X): its value is diag(lam),
+its derivative is the whole block inside a cluster, which is what second derivatives at exact
+degeneracy need.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
+
+from jax_peig import _blocks, _clusters, _sylvester, _well_posed
+from jax_peig._linear_map import LinearMap, bind
+from jax_peig._operators import Operator, apply_hermitian
+from jax_peig._sylvester import Settings, System
+from jax_peig._types import Array, Block
+
+
+@dataclasses.dataclass(frozen=True)
+class Rules:
+    """The static, hashable part of the rules."""
+
+    settings: Settings
+    on_gauge: str
+
+
+class Facts(NamedTuple):
+    """What the forward solve found out, without derivative; a pytree."""
+
+    fixed: _sylvester.Fixed
+    labels: Array  # (k,) clusters
+    cut: Array
+    converged: Array  # all k pairs did
+
+
+class _Residuals(NamedTuple):
+    system: System
+    lam: Array
+    facts: Facts
+
+
+# -- the two rules --------------------------------------------------------------------------------
+
+
+def pushforward(
+    res: _Residuals, adx: Block | None, mdx: Block | None, rules: Rules
+) -> tuple[Array, Block]:
+    """Tangents (lam', X') from the blocks A' X and M' X (None is zero): eqs 2.3-2.8, corrected.
+
+    A'_s = herm(X^H A' X),  M'_s = herm(X^H M' X),  G = A'_s - (R M'_s + M'_s R)/2
+    lam' = diag(G)                                                                     (2.3)
+    T R - R T = G off clusters, T = 0 inside                            closed form of 2.5, 2.6
+    Z = -S(A' X - M' X R)                                                              (2.5)
+    X' = X (T - M'_s / 2) + Z                                                          (2.4)
+    """
+    x, r = res.system.x, res.system.r
+    zero = jnp.zeros_like(x)
+    a_s = _blocks.herm(_blocks.gram(x, zero if adx is None else adx))
+    g, rhs = a_s, zero if adx is None else adx
+    if mdx is not None:
+        m_s = _blocks.herm(_blocks.gram(x, mdx))
+        g = g - (r @ m_s + m_s @ r) / 2
+        rhs = rhs - mdx @ r
+    lam_dot = jnp.diagonal(g).real
+    along = _between(res, g)
+    if mdx is not None:
+        along = along - m_s / 2
+    z = -_sylvester.solve(res.system, rhs, rules.settings)
+    return lam_dot, x @ along + z
+
+
+def pullback(
+    res: _Residuals, lb: Array | None, xb: Block | None, rules: Rules
+) -> tuple[Block, Block]:
+    """Cotangents of the blocks A' X and M' X from (lb, Xb): eqs 2.9-2.12, corrected.
+
+    In the Hermitian pairing <a, b> = Re tr(a^H b):
+
+    B  = X^H Xb,  W R - R W = (B - B^H)/2 off clusters,  C = W + diag(lb)
+    Zb = -S(Xb)                                                                    (2.11, 2.12)
+    U  = X C + Zb                                                 cotangent of A' X       (2.9)
+    Q  = -X [(R C + C R)/2 + herm(B)/2] - Zb R                    cotangent of M' X      (2.10)
+
+    The antisymmetric difference is taken before the division, so that a nearly degenerate pair of
+    a gauge-invariant loss loses no accuracy. Without Xb no linear system is solved.
+    """
+    x, r = res.system.x, res.system.r
+    c = jnp.zeros_like(r) if lb is None else jnp.diag(lb.astype(r.dtype))
+    if xb is None:
+        return x @ c, -x @ ((r @ c + c @ r) / 2)
+    b = _blocks.gram(x, xb)
+    c = c + _between(res, (b - b.conj().T) / 2)
+    zb = -_sylvester.solve(res.system, xb, rules.settings)
+    along = (r @ c + c @ r + _blocks.herm(b)) / 2
+    return x @ c + zb, -x @ along - zb @ r
+
+
+def _between(res: _Residuals, g: Array) -> Array:
+    """T with T R - R T = g off clusters, 0 inside: T_ij = g_ij / (lam_j - lam_i)."""
+    leaves = [res.system.r, res.lam, res.facts.labels]
+    (t,) = bind(_Commutator(), leaves, [g])
+    return t
+
+
+@dataclasses.dataclass(frozen=True)
+class _Commutator(LinearMap):
+    """g -> T with T R - R T = g off clusters.
+
+    In value R = diag(lam) and T = F o g, F_ij = 1/(lam_j - lam_i), elementwise and so its own
+    transpose; in the derivative R is full: d T = F o (dg - (T dR - dR T)).
+    """
+
+    def __call__(self, residuals, inputs):
+        _, lam, labels = residuals
+        (g,) = inputs
+        inside = _clusters.mask(labels)
+        difference = lam[None, :] - lam[:, None]
+        f = jnp.where(inside, 0, 1 / jnp.where(inside, 1, difference))
+        return [f.astype(g.dtype) * g]
+
+    def transposed(self):
+        return self
+
+    def residual_jvp(self, residuals, tangents, inputs):
+        (t,) = bind(self, residuals, inputs)
+        dr = tangents[0]
+        if dr is None:
+            return [t], [jnp.zeros_like(t)]
+        (slope,) = bind(self, residuals, [t @ dr - dr @ t])
+        return [t], [-slope]
+
+
+# -- the rules as one linear map with its transpose -----------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class _Push(LinearMap):
+    """(A' X, M' X) -> (lam', X'); a third input, the transpose of `_Pull`'s, is always zero."""
+
+    tree: Any
+    rules: Rules
+
+    @property
+    def outputs(self):
+        return 2
+
+    def __call__(self, residuals, inputs):
+        res = jax.tree.unflatten(self.tree, residuals)
+        lam_dot, x_dot = pushforward(res, inputs[0], inputs[1], self.rules)
+        if self.rules.settings.on_unconverged == "nan":
+            lam_dot = jnp.where(res.facts.converged, lam_dot, jnp.nan)
+            x_dot = jnp.where(res.facts.converged, x_dot, jnp.nan)
+        if self.rules.on_gauge == "nan":
+            # No gauge makes the derivative of a part of a cluster finite.
+            lost = res.facts.cut & _clusters.mask(res.facts.labels)[-1]
+            x_dot = jnp.where(lost[None, :], jnp.nan, x_dot)
+        return [lam_dot, x_dot]
+
+    def transposed(self):
+        return _Pull(self.tree, self.rules)
+
+    def pull(self, residuals, cotangents, active):
+        lb, xb = cotangents
+        u, q, skew = bind(self.transposed(), residuals, cotangents)
+        check = _Check(self.tree, self.rules.on_gauge, self.rules.settings.on_unconverged)
+        u, q = bind(check, residuals, [u, q, skew, lb, xb])
+        return [u, q, None][: len(active)]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pull(LinearMap):
+    """(lb, Xb) -> cotangents of (A' X, M' X), and the gauge-dependent part of Xb.
+
+    In JAX's pairing without conjugation: conj, the rule, conj.
+    """
+
+    tree: Any
+    rules: Rules
+
+    @property
+    def outputs(self):
+        return 3
+
+    def __call__(self, residuals, inputs):
+        res = jax.tree.unflatten(self.tree, residuals)
+        lb, xb = inputs
+        xb = None if xb is None else xb.conj()
+        u, q = pullback(res, lb, xb, self.rules)
+        if xb is None:
+            skew = jnp.zeros_like(res.system.r)
+        else:
+            skew = _well_posed.gauge_part(_blocks.gram(res.system.x, xb), res.facts.labels)
+        return [u.conj(), q.conj(), skew.conj()]
+
+    def transposed(self):
+        return _Push(self.tree, self.rules)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Check(LinearMap):
+    """(U, Q, gauge part, lb, Xb) -> (U, Q), or NaN where the question is ill-posed.
+
+    A linear map so that it sees, in nested modes, the whole tangent of what it checks: along a
+    path of a gauge-invariant loss the tangents of X and of Xb change the gauge part by equal and
+    opposite amounts, and only their sum is zero.
+    """
+
+    tree: Any
+    on_gauge: str
+    on_unconverged: str
+    derived: bool = False
+
+    @property
+    def outputs(self):
+        return 2
+
+    def __call__(self, residuals, inputs):
+        res = jax.tree.unflatten(self.tree, residuals)
+        u, q, skew, lb, xb = inputs
+        valid = jnp.array(True)
+        if self.on_gauge != "ignore":
+            bad = _well_posed.ill_posed(
+                res.lam,
+                res.facts.labels,
+                res.facts.cut,
+                res.system.x,
+                res.system.mx,
+                skew,
+                lb,
+                None if xb is None else xb.conj(),
+                derived=self.derived,
+            )
+            if self.on_gauge == "nan":
+                valid &= ~bad
+            else:
+                jax.debug.callback(_well_posed.warn_ill_posed, bad)
+        if self.on_unconverged == "nan":
+            valid &= res.facts.converged
+        elif self.on_unconverged == "warn":
+            jax.debug.callback(_well_posed.warn_unconverged, res.facts.converged)
+        like = res.system.x
+        return [jnp.where(valid, jnp.zeros_like(like) if t is None else t, jnp.nan) for t in (u, q)]
+
+    def pull(self, residuals, cotangents, active):
+        return [*cotangents, None, None, None]
+
+    def tangent(self):
+        return dataclasses.replace(self, derived=True)
+
+    def residual_jvp(self, residuals, tangents, inputs):
+        outputs = bind(self, residuals, inputs)
+        return outputs, [jnp.zeros_like(o) for o in outputs]
+
+
+# -- attaching the rules to what an eigensolver returned ------------------------------------------
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
+def attach(
+    rules: Rules, a: Operator, m: Operator | None, lam: Array, x: Block, facts: Facts
+) -> tuple[Array, Block]:
+    """(lam, x) themselves, as differentiable functions of what A and M depend on.
+
+    The eigensolver is given parameters without tangents and is never differentiated; its result
+    passes through here and receives the derivatives of the pairs that it is an approximation of.
+    """
+    del rules, a, m, facts
+    return lam, x
+
+
+def _attach_jvp(rules, primals, tangents):
+    a, m, lam, x, facts = primals
+    a_dot, m_dot = tangents[:2]
+    lam, x = attach(rules, a, m, lam, x, facts)
+    ax, adx = _product_and_tangent(a, a_dot, x)
+    mx, mdx = _product_and_tangent(m, m_dot, x)
+    d = _clusters.mask(facts.labels)
+    block = jnp.where(d, _blocks.herm(_blocks.gram(x, ax)), 0)
+    r = _with_value(jnp.diag(lam).astype(x.dtype), block)
+    res = _Residuals(System(a, m, x, mx, r, facts.fixed), lam, facts)
+    leaves, tree = jax.tree.flatten(res)
+    lam_dot, x_dot = bind(_Push(tree, rules), leaves, [adx, mdx])
+    if lam_dot is None:
+        return (lam, x), (jnp.zeros_like(lam), jnp.zeros_like(x))
+    return (lam, x), (lam_dot, x_dot)
+
+
+attach.defjvp(_attach_jvp, symbolic_zeros=True)
+
+
+def _product_and_tangent(operator: Operator | None, tangent, x: Block):
+    """A X, and A' X at fixed X: None where A does not move."""
+    if operator is None:
+        return x, None
+    leaves, dots = list(operator.leaves), list(tangent.leaves)
+    active = [
+        i
+        for i, (leaf, dot) in enumerate(zip(leaves, dots, strict=True))
+        if type(dot) is not SymbolicZero and jnp.issubdtype(leaf.dtype, jnp.inexact)
+    ]
+    if not active:
+        return apply_hermitian(operator, x), None
+
+    def product(*moving):
+        full = list(leaves)
+        for i, leaf in zip(active, moving, strict=True):
+            full[i] = leaf
+        return apply_hermitian(dataclasses.replace(operator, leaves=tuple(full)), x)
+
+    return jax.jvp(product, [leaves[i] for i in active], [dots[i] for i in active])
+
+
+@jax.custom_jvp
+def _with_value(value: Array, carrier: Array) -> Array:
+    """``value``, with the derivative of ``carrier``, which is the same to the solver's accuracy."""
+    del carrier
+    return value
+
+
+@_with_value.defjvp
+def _with_value_jvp(primals, tangents):
+    return _with_value(*primals), tangents[1]

@@ -1,0 +1,1 @@
+"""Eigensolvers: ``solve(...) -> Ritz``. None knows of derivatives or of another."""

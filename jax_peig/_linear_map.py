@@ -1,0 +1,278 @@
+"""Linear maps that carry their own transpose through every JAX transformation.
+
+``bind(map, residuals, inputs)`` evaluates ``map(residuals, inputs)``, which has to be linear in
+``inputs`` and may depend on ``residuals`` in any smooth way. Unlike a plain JAX function it is
+transposed by the rule that the map states, not by transposing the operations inside it, so that
+
+* the reverse rule of the eigendecomposition is the one written down in ``_derivatives``, with its
+  checks of the cotangents, and solves one linear system where transposing a solve would nest two;
+* a Hermitian product is never transposed operation by operation: a caller's function may hold a
+  loop or a callback, and only has to be Hermitian.
+
+``jax.custom_derivatives.linear_call`` is close, but can be neither batched nor differentiated with
+respect to its residuals. The rules below, for ``out = f(r; x)`` linear in x:
+
+    jvp        d out = f(r; dx) + (d_r f)(r; x) dr
+    transpose  ct_x = f^T(r; ct_out),   (f^T)^T = f
+    batching   vmap of f and of f^T
+    lowering   that of the traced function, in line
+
+All JAX names that may move between releases (``jax.extend``, ``jax.interpreters``) are used here
+and in ``_operators`` only; ``tests/test_contract.py`` pins them.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
+
+from jax_peig._types import Array
+
+
+class LinearMap:
+    """What ``bind`` evaluates: subclass as a frozen dataclass, so that it is hashable by value.
+
+    Compiled programs are cached by the map's value; a map that compares by identity would compile
+    again at every call.
+    """
+
+    @property
+    def outputs(self) -> int:
+        """The number of outputs."""
+        return 1
+
+    def __call__(self, residuals: list[Array], inputs: list[Array | None]) -> list[Array]:
+        """Outputs for ``inputs``, of which None stands for zero (never for all of them)."""
+        raise NotImplementedError
+
+    def transposed(self) -> "LinearMap":
+        """The transpose in JAX's pairing, sum(ct * out) without conjugation."""
+        raise NotImplementedError
+
+    def tangent(self) -> "LinearMap":
+        """The map to apply to tangents of the inputs: the same, but for what it checks."""
+        return self
+
+    def pull(
+        self, residuals: list[Array], cotangents: list[Array | None], active: tuple[bool, ...]
+    ) -> list[Array | None]:
+        """The transpose applied, with what else is to happen on the way (checks)."""
+        present = tuple(ct is not None for ct in cotangents)
+        return _bind(self.transposed(), residuals, cotangents, present, active)
+
+    def residual_jvp(
+        self,
+        residuals: list[Array],
+        tangents: list[Array | None],
+        inputs: list[Array | None],
+    ) -> tuple[list[Array], list[Array]]:
+        """Outputs, and their derivative along the residuals' tangents at fixed inputs."""
+        active = [i for i, t in enumerate(tangents) if t is not None]
+
+        def evaluate(*leaves: Array) -> list[Array]:
+            full = list(residuals)
+            for i, leaf in zip(active, leaves, strict=True):
+                full[i] = leaf
+            return self(full, inputs)
+
+        moved = [tangents[i] for i in active]
+        return jax.jvp(evaluate, [residuals[i] for i in active], moved)
+
+
+def bind(
+    linear_map: LinearMap, residuals: Sequence[Array], inputs: Sequence[Array | None]
+) -> list[Array]:
+    """Apply ``linear_map``; see the module's text.
+
+    Parameters
+    ----------
+    linear_map : LinearMap
+        Hashable by value.
+    residuals : sequence of arrays
+        What the map depends on without being linear in it.
+    inputs : sequence of arrays or None
+        What it is linear in; None is a zero that nothing is computed for.
+
+    Returns
+    -------
+    list of arrays
+        The map's outputs; all None where all inputs are.
+    """
+    active_in = tuple(x is not None for x in inputs)
+    return _bind(linear_map, residuals, inputs, active_in, (True,) * linear_map.outputs)
+
+
+def _bind(linear_map, residuals, inputs, active_in, active_out):
+    if not any(active_in) or not any(active_out):
+        return [None] * len(active_out)
+    outputs = linear_map_p.bind(
+        *residuals,
+        *(x for x in inputs if x is not None),
+        linear_map=linear_map,
+        active_in=active_in,
+        active_out=active_out,
+    )
+    return _scatter(outputs, active_out)
+
+
+def _scatter(values: Sequence[Any], mask: Sequence[bool]) -> list[Any]:
+    """Put ``values`` where ``mask`` is True, None elsewhere."""
+    iterator = iter(values)
+    return [next(iterator) if m else None for m in mask]
+
+
+def _split(arguments: Sequence[Any], active_in: Sequence[bool]) -> tuple[list[Any], list[Any]]:
+    """The primitive's arguments as residuals and inputs, the latter with None for zeros."""
+    cut = len(arguments) - sum(active_in)
+    return list(arguments[:cut]), _scatter(arguments[cut:], active_in)
+
+
+def _evaluate(*arguments, linear_map, active_in, active_out):
+    """The active outputs of the map, as a flat list: what the primitive computes."""
+    residuals, inputs = _split(arguments, active_in)
+    outputs = linear_map(residuals, inputs)
+    kept = []
+    for output, keep in zip(outputs, active_out, strict=True):
+        if keep:
+            kept.append(output)
+    return kept
+
+
+linear_map_p = Primitive("jax_peig_linear_map")
+linear_map_p.multiple_results = True
+
+
+@functools.partial(jax.jit, static_argnames=("linear_map", "active_in", "active_out"))
+def _compiled(*arguments, linear_map, active_in, active_out):
+    return _evaluate(*arguments, linear_map=linear_map, active_in=active_in, active_out=active_out)
+
+
+@linear_map_p.def_impl
+def _impl(*arguments, **params):
+    return _compiled(*arguments, **params)
+
+
+@linear_map_p.def_abstract_eval
+def _abstract_eval(*avals, **params):
+    shapes = tuple((a.shape, a.dtype) for a in avals)
+    return _output_avals(shapes, **params)
+
+
+@functools.lru_cache(maxsize=1024)
+def _output_avals(shapes, **params):
+    arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+    outputs = jax.eval_shape(functools.partial(_evaluate, **params), *arguments)
+    return [jax.core.ShapedArray(o.shape, o.dtype) for o in outputs]
+
+
+mlir.register_lowering(linear_map_p, mlir.lower_fun(_evaluate, multiple_results=True))
+
+
+def _jvp(primals, tangents, *, linear_map, active_in, active_out):
+    residuals, inputs = _split(primals, active_in)
+    nonzero = [None if type(t) is ad.Zero else t for t in tangents]
+    residual_tangents, input_tangents = _split(nonzero, active_in)
+    residual_tangents = [
+        t if jnp.issubdtype(r.dtype, jnp.inexact) else None
+        for r, t in zip(residuals, residual_tangents, strict=True)
+    ]
+    if any(t is not None for t in residual_tangents):
+        outputs, slopes = linear_map.residual_jvp(residuals, residual_tangents, inputs)
+    else:
+        outputs = _bind(linear_map, residuals, inputs, active_in, active_out)
+        slopes = [None] * len(active_out)
+    moved = tuple(t is not None for t in input_tangents)
+    pushed = _bind(linear_map.tangent(), residuals, input_tangents, moved, active_out)
+    values, total = [], []
+    for keep, value, slope, push in zip(active_out, outputs, slopes, pushed, strict=True):
+        if not keep:
+            continue
+        values.append(value)
+        terms = [t for t in (slope, push) if t is not None]
+        total.append(sum(terms[1:], terms[0]) if terms else jnp.zeros_like(value))
+    return values, total
+
+
+ad.primitive_jvps[linear_map_p] = _jvp
+
+
+def _transpose(cotangents, *arguments, linear_map, active_in, active_out):
+    residuals, _ = _split(arguments, active_in)
+    full = _scatter(cotangents, active_out)
+    full = [None if ct is None or type(ct) is ad.Zero else ct for ct in full]
+    pulled = linear_map.pull(residuals, full, active_in)
+    return [None] * len(residuals) + [p for p, a in zip(pulled, active_in, strict=True) if a]
+
+
+ad.primitive_transposes[linear_map_p] = _transpose
+
+
+@dataclasses.dataclass(frozen=True)
+class _Batched(LinearMap):
+    """vmap of a map over the residuals' ``axes`` and axis 0 of every input and output."""
+
+    base: LinearMap
+    axes: tuple[int | None, ...]
+    size: int
+
+    def _vmap(self, function, *more_axes):
+        return jax.vmap(function, in_axes=(list(self.axes), *more_axes), axis_size=self.size)
+
+    @property
+    def outputs(self):
+        return self.base.outputs
+
+    def __call__(self, residuals, inputs):
+        def evaluate(residuals, present):
+            return self.base(residuals, _scatter(present, [x is not None for x in inputs]))
+
+        return self._vmap(evaluate, 0)(residuals, [x for x in inputs if x is not None])
+
+    def transposed(self):
+        return _Batched(self.base.transposed(), self.axes, self.size)
+
+    def tangent(self):
+        return _Batched(self.base.tangent(), self.axes, self.size)
+
+    def pull(self, residuals, cotangents, active):
+        def evaluate(residuals, present):
+            full = _scatter(present, [ct is not None for ct in cotangents])
+            pulled = self.base.pull(residuals, full, active)
+            return [p for p, keep in zip(pulled, active, strict=True) if keep]
+
+        present = [ct for ct in cotangents if ct is not None]
+        return _scatter(self._vmap(evaluate, 0)(residuals, present), active)
+
+    def residual_jvp(self, residuals, tangents, inputs):
+        def evaluate(residuals, tangents, present):
+            full = _scatter(present, [x is not None for x in inputs])
+            return self.base.residual_jvp(residuals, tangents, full)
+
+        present = [x for x in inputs if x is not None]
+        return self._vmap(evaluate, list(self.axes), 0)(residuals, tangents, present)
+
+
+def _batch(arguments, dims, *, linear_map, active_in, active_out):
+    size = next(a.shape[d] for a, d in zip(arguments, dims, strict=True) if d is not None)
+    residuals, inputs = _split(arguments, active_in)
+    axes, input_dims = _split(dims, active_in)
+    # The inputs are batched first, broadcast where they are not: a transpose then always finds its
+    # cotangents batched, and the maps stay linear in every one of them.
+    spread = [
+        None
+        if x is None
+        else (jnp.broadcast_to(x, (size, *x.shape)) if d is None else jnp.moveaxis(x, d, 0))
+        for x, d in zip(inputs, input_dims, strict=True)
+    ]
+    batched = _Batched(linear_map, tuple(axes), size)
+    outputs = _bind(batched, residuals, spread, active_in, active_out)
+    kept = [o for o in outputs if o is not None]
+    return kept, [0] * len(kept)
+
+
+batching.primitive_batchers[linear_map_p] = _batch

@@ -1,0 +1,97 @@
+"""MINRES for blocks of right-hand sides, Paige and Saunders (1975).
+
+The Lanczos process with the preconditioner T, column by column,
+
+    beta_{j+1} v_{j+1} = A T v_j - alpha_j v_j - beta_j v_{j-1},   <u, v> = u^H T v,
+
+gives a tridiagonal least-squares problem, solved by Givens rotations as it grows. A may be
+indefinite, or singular with a consistent right-hand side; T is positive definite.
+
+Differences from ``scipy.sparse.linalg.minres``:
+1. Complex Hermitian systems; alpha and beta are real all the same.
+2. All right-hand sides advance together, with one block product a step; a column that is done, or
+   whose Lanczos process ended (beta = 0: the solution is exact), stands still.
+3. The stopping test is the residual's T-norm relative to the start; the caller judges.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_peig import _blocks
+from jax_peig._types import Array, Block
+
+
+class _State(NamedTuple):
+    x: Block
+    r1: Block  # unnormalised Lanczos vectors beta_j v_j, before and now
+    r2: Block
+    y: Block  # T r2
+    w1: Block  # search directions, before and now
+    w: Block
+    beta_old: Array
+    beta: Array
+    delta_bar: Array  # what the rotations leave for the next step
+    epsilon: Array
+    cs: Array
+    sn: Array
+    phi_bar: Array  # norm of the residual
+    step: Array
+    active: Array
+
+
+def solve(product, b: Block, atol: Array, max_steps: int, preconditioner=None) -> Block:
+    """Solve ``A_j z_j = b_j`` for every column; see the package's text for the arguments."""
+    index = jnp.arange(b.shape[1])
+    dtype = b.dtype
+
+    def precondition(block):
+        return block if preconditioner is None else preconditioner(block)
+
+    def dot(u, v):
+        return jnp.sum(u.conj() * v, axis=0).real
+
+    def scale(block, factor):
+        return block * factor.astype(dtype)[None, :]
+
+    y = precondition(b)
+    beta = jnp.sqrt(jnp.maximum(dot(b, y), 0))
+    norm = _blocks.column_norms(b)
+    target = atol * beta / jnp.where(norm > 0, norm, 1)
+    zero, zeros = jnp.zeros_like(beta), jnp.zeros_like(b)
+    start = _State(
+        zeros, zeros, b, y, zeros, zeros, jnp.ones_like(beta), beta, zero, zero,
+        -jnp.ones_like(beta), zero, beta, jnp.array(0), (beta > target) & (beta > 0),
+    )  # fmt: skip
+
+    def advance(s: _State) -> _State:
+        v = scale(s.y, _inverse(s.beta))
+        y = product(v, index)
+        y = jnp.where(s.step > 0, y - scale(s.r1, s.beta * _inverse(s.beta_old)), y)
+        alpha = dot(v, y)
+        y = y - scale(s.r2, alpha * _inverse(s.beta))
+        ty = precondition(y)
+        beta = jnp.sqrt(jnp.maximum(dot(y, ty), 0))
+        # The rotation of the step before, then a new one that annihilates beta.
+        delta = s.cs * s.delta_bar + s.sn * alpha
+        gamma_bar = s.sn * s.delta_bar - s.cs * alpha
+        epsilon, delta_bar = s.sn * beta, -s.cs * beta
+        gamma = jnp.hypot(gamma_bar, beta)
+        cs, sn = gamma_bar * _inverse(gamma), beta * _inverse(gamma)
+        w = scale(v - scale(s.w1, s.epsilon) - scale(s.w, delta), _inverse(gamma))
+        phi_bar = sn * s.phi_bar
+        new = _State(
+            s.x + scale(w, cs * s.phi_bar), s.r2, y, ty, s.w, w, s.beta, beta, delta_bar, epsilon,
+            cs, sn, phi_bar, s.step + 1, s.active,
+        )  # fmt: skip
+        usable = s.active & jnp.isfinite(beta) & (gamma > 0)
+        kept = jax.tree.map(lambda n, o: jnp.where(usable, n, o) if n.ndim else n, new, s)
+        return kept._replace(active=usable & (phi_bar > target) & (beta > 0))
+
+    end = jax.lax.while_loop(lambda s: jnp.any(s.active) & (s.step < max_steps), advance, start)
+    return end.x
+
+
+def _inverse(x: Array) -> Array:
+    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)

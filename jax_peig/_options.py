@@ -1,0 +1,85 @@
+"""What a caller may choose about derivatives, as a hashable value."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from jax_peig._types import OperatorLike
+
+SOLVERS = ("auto", "cg", "minres", "gmres")
+POLICIES = ("nan", "warn", "ignore")
+
+
+@dataclasses.dataclass(frozen=True)
+class Derivative:
+    """How derivatives of eigenpairs are computed, and what an ill-posed one returns.
+
+    Parameters
+    ----------
+    solver : {"auto", "cg", "minres", "gmres"} or callable
+        The iterative method for the linear systems on the complement of the eigenvectors. "auto"
+        is "cg" (the systems are definite), and for ``method="dense"`` the full spectrum, which
+        needs no iteration. "cg" and "gmres" are those of ``jax.scipy.sparse.linalg``. A callable
+        ``solver(matvec, B) -> Z`` is given the Hermitian product with a block (n, b), definite on
+        the complement and the identity elsewhere, and right-hand sides B (n, b) in the complement.
+        The true residual is computed afresh, whatever the solver says.
+    tol : float, optional
+        Relative residual of the linear systems. Default: eps^(2/3), as for the eigenpairs.
+    max_steps : int, optional
+        Bound on the steps of one solve. Default: 10,000 (float64: a gap of 1e-7 ||A||).
+    preconditioner : operator, optional
+        As in `partial_eigh`, positive definite; default: that of the eigensolver. Its derivative
+        is zero.
+    on_gauge : {"nan", "warn", "ignore"}
+        What a gradient returns that depends on an arbitrary choice: of the vectors inside a
+        cluster, of a complex vector's phase, of the part of a cluster that k cuts. "ignore" takes
+        the choice of Kasim (2020), "warn" does so and warns on the host.
+    on_unconverged : {"nan", "warn", "ignore"}
+        What derivatives return where the eigenpairs or the linear systems did not converge.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown choice.
+
+    Examples
+    --------
+    >>> from jax_peig import Derivative
+    >>> Derivative(solver="minres", tol=1e-12).solver
+    'minres'
+    """
+
+    solver: str | Callable[..., Any] = "auto"
+    tol: float | None = None
+    max_steps: int | None = None
+    preconditioner: OperatorLike = None
+    on_gauge: str = "nan"
+    on_unconverged: str = "nan"
+
+    def __post_init__(self) -> None:
+        if not (callable(self.solver) or self.solver in SOLVERS):
+            raise ValueError(
+                f"Derivative: unknown solver {self.solver!r}; expected one of {SOLVERS} or a "
+                "callable solver(matvec, B) -> Z."
+            )
+        for name in ("on_gauge", "on_unconverged"):
+            if getattr(self, name) not in POLICIES:
+                raise ValueError(
+                    f"Derivative: {name}={getattr(self, name)!r}; expected one of {POLICIES}."
+                )
+        check_positive("Derivative: tol", self.tol, float)
+        check_positive("Derivative: max_steps", self.max_steps, int)
+
+
+def check_positive(name: str, value: Any, kind: type) -> None:
+    """Raise where an optional number is given and is not a positive ``kind``."""
+    if value is None:
+        return
+    wanted = (int,) if kind is int else (int, float)
+    if isinstance(value, bool) or not isinstance(value, wanted):
+        raise TypeError(
+            f"{name} is {value!r} of type {type(value).__name__}; expected a Python {kind.__name__}"
+            " (it is compiled into the program), or None for the default."
+        )
+    if not value > 0:
+        raise ValueError(f"{name} is {value!r}; expected a positive number.")

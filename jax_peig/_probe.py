@@ -1,0 +1,72 @@
+"""What a few random products tell of an operator: is it Hermitian, how large is it."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_peig import _blocks
+from jax_peig._operators import Operator
+from jax_peig._types import Array
+
+LANCZOS_STEPS = 8
+PRODUCTS = LANCZOS_STEPS + 1
+
+
+class Probe(NamedTuple):
+    """Estimates from `PRODUCTS` products with random vectors."""
+
+    hermiticity_error: Array  # ||A - A^H||_F / ||A||_F, from one sample
+    norm: Array  # largest |Ritz value|: a lower bound of ||A||_2, most often within 20 %
+    lowest: Array  # smallest Ritz value: an upper bound of the smallest eigenvalue
+    finite: Array
+
+
+def identity(dtype) -> Probe:
+    """What a probe of the identity would find."""
+    one = jnp.ones((), jnp.finfo(dtype).dtype)
+    return Probe(jnp.zeros_like(one), one, one, jnp.array(True))
+
+
+def probe(operator: Operator | None, key: Array, n: int, dtype) -> Probe:
+    """Probe an operator; None stands for the identity.
+
+    With x, y random, x^H A y - (A x)^H y = x^H (A - A^H) y, of the size of ||A - A^H||_F, and
+    ||A x|| of that of ||A||_F; the sample is divided by ||A x|| ||y|| / sqrt(n), ||y|| = sqrt(n).
+    """
+    real = jnp.finfo(dtype).dtype
+    if operator is None:
+        return identity(dtype)
+    pair = _blocks.random_block(key, n, 2, dtype)
+    first = operator(pair)
+    skew = jnp.abs(jnp.vdot(pair[:, 0], first[:, 1]) - jnp.vdot(first[:, 0], pair[:, 1]))
+    size = _blocks.column_norms(first)
+    safe = jnp.where(size > 0, size, 1)
+    error = jnp.where(jnp.all(size > 0), skew / jnp.sqrt(safe[0]) / jnp.sqrt(safe[1]), 0)
+    alpha, beta = _lanczos(operator, pair[:, :1], first[:, :1])
+    tridiagonal = jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
+    finite = jnp.all(jnp.isfinite(tridiagonal)) & jnp.isfinite(error)
+    ritz = jnp.linalg.eigvalsh(jnp.where(finite, tridiagonal, 0))
+    norm = jnp.maximum(jnp.max(jnp.abs(ritz)), jnp.max(size) / jnp.sqrt(n).astype(real))
+    return Probe(error.astype(real), norm, ritz[0], finite)
+
+
+def _lanczos(operator: Operator, start: Array, product: Array) -> tuple[Array, Array]:
+    """The three-term recurrence from ``start``, whose product is known; no reorthogonalisation."""
+    norm = _blocks.column_norms(start)[0].astype(start.dtype)
+
+    def step(carry, _):
+        before, q, product, beta = carry
+        alpha = jnp.vdot(q, product).real
+        r = product - alpha.astype(q.dtype) * q - beta.astype(q.dtype) * before
+        after = _blocks.column_norms(r)[0]
+        # Below the rounding of the product the space is exhausted.
+        alive = after > 100 * jnp.finfo(alpha.dtype).eps * (jnp.abs(alpha) + beta)
+        after = jnp.where(alive, after, 0)
+        following = r / jnp.where(alive, after, 1).astype(q.dtype) * alive.astype(q.dtype)
+        return (q, following, operator(following), after), (alpha, after)
+
+    zero = jnp.zeros((), jnp.finfo(start.dtype).dtype)
+    carry = (jnp.zeros_like(start), start / norm, product / norm, zero)
+    _, (alpha, beta) = jax.lax.scan(step, carry, length=LANCZOS_STEPS)
+    return alpha, beta

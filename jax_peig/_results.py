@@ -1,0 +1,157 @@
+"""What the solvers return: eigenpairs with a full account of how good they are."""
+
+import dataclasses
+import enum
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from jax_peig._types import Array
+
+
+class Status(enum.IntEnum):
+    """How a computation ended; `Info.status` holds the number, `Info.message` the text."""
+
+    CONVERGED = 0
+    MAX_STEPS = 1
+    STAGNATED = 2
+    NOT_FINITE = 3
+    M_NOT_POSITIVE_DEFINITE = 4
+    A_NOT_HERMITIAN = 5
+    M_NOT_HERMITIAN = 6
+
+    @property
+    def text(self) -> str:
+        """What happened and what to do."""
+        return _TEXTS[self]
+
+
+_TEXTS = {
+    Status.CONVERGED: "all k pairs converged",
+    Status.MAX_STEPS: (
+        "some pairs did not reach the tolerance within max_steps: raise max_steps, loosen tol, "
+        "give a preconditioner, or ask for a k that does not cut a cluster"
+    ),
+    Status.STAGNATED: (
+        "the residuals stopped falling above the tolerance, at the rounding of the products: "
+        "loosen tol or work in float64"
+    ),
+    Status.NOT_FINITE: "a product gave NaN or inf: check A, M and the preconditioner",
+    Status.M_NOT_POSITIVE_DEFINITE: (
+        "M is not positive definite: check its sign, and remove degrees of freedom without mass"
+    ),
+    Status.A_NOT_HERMITIAN: (
+        "A is not Hermitian (info.hermiticity_error): check signs, conjugation and boundary terms "
+        "of its product"
+    ),
+    Status.M_NOT_HERMITIAN: (
+        "M is not Hermitian (info.hermiticity_error_M): check signs and conjugation of its product"
+    ),
+}
+
+
+class PartialEighError(RuntimeError):
+    """Raised on the host by `Info.raise_if_failed`."""
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Info:
+    """How good the computed pairs are. Under ``vmap`` every field has the batch's axes in front.
+
+    Attributes
+    ----------
+    converged : int
+        How many of the k pairs reached the tolerance.
+    residual_norms : (k,) real
+        ||A x - lam M x||_2, computed afresh from the returned pairs.
+    error_bounds : (k,) real
+        An eigenvalue lies within this distance of each computed one: ||A x - lam M x|| in the
+        M^{-1} norm over ||x||_M, plus the rounding of that residual.
+    steps, products, products_M : int
+        Iterations, and products of A and of M with one vector.
+    status : int
+        A `Status`; ``message`` is its text.
+    clusters : (k,) int
+        Pairs with the same label are one cluster: their eigenvalues cannot be told apart.
+    gap : real
+        Distance of the k-th eigenvalue to the (k+1)-th as computed; inf where k = n.
+    cut : bool
+        The k-th and the (k+1)-th eigenvalue are one cluster: span(X) is not unique and has no
+        derivative.
+    hermiticity_error, hermiticity_error_M : real
+        ||A - A^H|| / ||A||, estimated by a random probe (exact for an array, as it was given).
+    MX : (n, k) or None
+        M X; None without M. `project_gauge` needs it.
+    """
+
+    converged: Array
+    residual_norms: Array
+    error_bounds: Array
+    steps: Array
+    products: Array
+    products_M: Array
+    status: Array
+    clusters: Array
+    gap: Array
+    cut: Array
+    hermiticity_error: Array
+    hermiticity_error_M: Array
+    MX: Array | None
+
+    @property
+    def message(self) -> str:
+        """The status in words, the worst of a batch; outside ``jit`` only."""
+        return Status(int(np.max(_on_host(self.status, "message")))).text
+
+    def raise_if_failed(self) -> None:
+        """Raise `PartialEighError` with what happened and what to do; outside ``jit`` only.
+
+        Raises
+        ------
+        PartialEighError
+            Where any pair did not converge or the problem is not a Hermitian one.
+        """
+        status = np.atleast_1d(_on_host(self.status, "raise_if_failed()"))
+        failed = status != Status.CONVERGED
+        if not np.any(failed):
+            return
+        worst = Status(int(np.max(status)))
+        k = self.residual_norms.shape[-1]
+        fewest = int(np.min(np.asarray(self.converged)))
+        where = f"{int(failed.sum())} of {status.size} problems failed; " if status.size > 1 else ""
+        raise PartialEighError(
+            f"partial_eigh: {where}{worst.name}: {worst.text}. "
+            f"(converged: {fewest} of {k}; largest residual norm "
+            f"{np.max(np.asarray(self.residual_norms)):.3g}; steps: "
+            f"{int(np.max(np.asarray(self.steps)))}; hermiticity error "
+            f"{np.max(np.asarray(self.hermiticity_error)):.3g})"
+        )
+
+
+def _on_host(x: Any, what: str) -> np.ndarray:
+    if isinstance(x, jax.core.Tracer):
+        raise TypeError(
+            f"Info.{what} was used under a JAX transformation, where values are not known; use it "
+            "on what the transformed function returns, or test info.status there."
+        )
+    return np.asarray(x)
+
+
+class PartialEigh(NamedTuple):
+    """Eigenpairs of ``A X = M X diag(w)``, ``X^H M X = I``.
+
+    Attributes
+    ----------
+    eigenvalues : (k,) real
+        Ascending for the smallest, descending for the largest.
+    eigenvectors : (n, k)
+        One M-normalised eigenvector a column.
+    info : Info
+        How good they are.
+    """
+
+    eigenvalues: Array
+    eigenvectors: Array
+    info: Info

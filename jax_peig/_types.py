@@ -1,0 +1,17 @@
+"""Aliases used in signatures; no logic."""
+
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import jax
+import numpy as np
+
+Array: TypeAlias = jax.Array
+ArrayLike: TypeAlias = jax.Array | np.ndarray
+# A block holds one vector per column.
+Block: TypeAlias = jax.Array  # (n, b)
+BlockFunction: TypeAlias = Callable[[Block], Block]
+# What the front door accepts as A, M or a preconditioner: see _operators.as_operator.
+OperatorLike: TypeAlias = Any
+DTypeLike: TypeAlias = Any
+PyTree: TypeAlias = Any

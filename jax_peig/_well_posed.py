@@ -1,0 +1,179 @@
+"""Does a gradient of eigenpairs exist? Checks of cotangents in the reverse rule.
+
+Eigenvectors are only defined up to a unitary rotation inside a cluster (a sign, or for complex
+vectors a phase, for a single one). A cotangent (lb, Xb) of (lam, X) answers a well-posed question
+where the loss does not depend on that choice. With B = X^H Xb and D the cluster mask:
+
+1. gauge      D o (B - B^H) = 0: eq. 2.13 of Kasim (arXiv:2011.04366), the diagonal included, which
+              is the phase of a complex vector.
+2. occupation lb constant over a cluster whose vectors have a cotangent too: of the cotangent of the
+              whole block X_g^H A X_g, which is C_g with diagonal lb, only the diagonal is
+              given, and C_g is not determined unless lb is constant.
+3. cut        where k cuts a cluster, its vectors must have no cotangent but the trivial one, the
+              change of norm.
+
+With eigenvalue cotangents alone, 2. is waived: X diag(lb) X^H is an element of Clarke's generalised
+gradient, as JAX returns one at ties of max and sort. For tangents of cotangents (forward over
+reverse) it is not: the off-diagonal part of the second derivative would be missing.
+"""
+
+import warnings
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_peig import _blocks, _clusters, _tolerances
+from jax_peig._results import PartialEigh
+from jax_peig._types import Array, Block
+
+# How much faster than eigenvalues a loss may vary: the part of a cotangent that depends on the
+# gauge because a cluster has a width is at most this times width / scale.
+STEEPNESS = 100
+
+
+def gauge_part(b: Array, labels: Array) -> Array:
+    """D o (B - B^H), what of B = X^H Xb belongs to rotations inside clusters: eq. 2.13."""
+    return jnp.where(_clusters.mask(labels), b - b.conj().T, 0)
+
+
+def ill_posed(
+    values: Array,
+    labels: Array,
+    cut: Array,
+    x: Block,
+    mx: Block,
+    skew: Array,
+    lb: Array | None,
+    xb: Block | None,
+    *,
+    derived: bool,
+) -> Array:
+    """Whether the question that the cotangents ask has no answer; a boolean scalar.
+
+    Parameters
+    ----------
+    values, labels, cut
+        Eigenvalues (k,), cluster labels (k,), whether k cuts a cluster.
+    x, mx : (n, k)
+        Eigenvectors and M times them.
+    skew : (k, k)
+        The gauge-dependent part, see `gauge_part`.
+    lb, xb : (k,), (n, k) or None
+        Cotangents in the Hermitian pairing; None is zero.
+    derived : bool
+        ``skew``, ``lb`` and ``xb`` are tangents of those.
+    """
+    d = _clusters.mask(labels)
+    allowed = _allowed(values, d)
+    bad = jnp.array(False)
+    touched = jnp.zeros(d.shape[0], bool)
+    if xb is not None:
+        # Rounding of B_ij is of the size ||x_i|| ||xb_j||.
+        size = _over_cluster(_blocks.column_norms(x), d) * _over_cluster(
+            _blocks.column_norms(xb), d
+        )
+        bad |= jnp.any(jnp.abs(skew) > allowed * size[None, :])
+        b = jnp.where(d, _blocks.gram(x, xb), 0)
+        small = _tolerances.gauge(values.dtype)
+        touched = _over_cluster(jnp.max(jnp.abs(b), axis=1), d) > small * size
+        if not derived:
+            rest = _blocks.column_norms(xb - mx @ _blocks.herm(b))
+            relevant = rest > small * _over_cluster(_blocks.column_norms(xb), d)
+            bad |= cut & jnp.any(d[-1] & relevant)  # d[-1]: the cluster of the k-th pair
+    if lb is not None:
+        spread = jnp.where(d, jnp.abs(lb[:, None] - lb[None, :]), 0)
+        differs = jnp.any(spread > allowed * jnp.max(jnp.abs(lb)), axis=1)
+        bad |= jnp.any(differs if derived else differs & touched)
+    return bad
+
+
+def _allowed(values: Array, d: Array) -> Array:
+    """Relative size of what counts as rounding, for every pair of a cluster, (k, k)."""
+    scale = jnp.max(jnp.abs(values))
+    width = jnp.where(d, jnp.abs(values[:, None] - values[None, :]), 0)
+    width = jnp.max(width, axis=1, keepdims=True) / jnp.where(scale > 0, scale, 1)
+    return _tolerances.gauge(values.dtype) + STEEPNESS * jnp.maximum(width, width.T)
+
+
+def _over_cluster(size: Array, d: Array) -> Array:
+    """The largest of ``size`` (k,) over the cluster of each pair, (k,)."""
+    return jnp.max(jnp.where(d, size[None, :], 0), axis=1)
+
+
+def project_gauge(result: PartialEigh, cotangent: Array) -> Array:
+    """Remove the gauge-dependent part of a cotangent of the eigenvectors.
+
+    Inside a cluster the eigenvectors are one arbitrary choice, and a cotangent Xb may have a part
+    that belongs to the choice: K = D o (B - B^H), B = X^H Xb (eq. 2.13 of Kasim,
+    arXiv:2011.04366). Xb - M X K / 2 is the cotangent nearest to it that has none, and agrees with
+    it on every perturbation of X but the rotations inside clusters.
+
+    Parameters
+    ----------
+    result : PartialEigh
+        What `partial_eigh` returned.
+    cotangent : (n, k)
+        Of ``result.eigenvectors``, in JAX's convention: what ``jax.grad`` gives for it, or what is
+        handed to a function from ``jax.vjp``.
+
+    Returns
+    -------
+    (n, k)
+        The cotangent without the part that no derivative exists for. It costs 3 n k^2 operations
+        and no product.
+
+    Raises
+    ------
+    ValueError
+        Where the shapes do not match.
+
+    Examples
+    --------
+    A loss of the raw vectors has no gradient at a double eigenvalue; its invariant part has one.
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jax_peig import partial_eigh, project_gauge
+    >>> A = jnp.diag(jnp.array([1.0, 1.0, 2.0, 3.0, 5.0]))
+    >>> vectors = lambda A: partial_eigh(A, k=2).eigenvectors
+    >>> result = partial_eigh(A, k=2)
+    >>> _, pull = jax.vjp(vectors, A)
+    >>> raw = jnp.arange(10.0).reshape(5, 2)
+    >>> bool(jnp.isnan(pull(raw)[0]).all())
+    True
+    >>> bool(jnp.isfinite(pull(project_gauge(result, raw))[0]).all())
+    True
+    """
+    x = result.eigenvectors
+    if getattr(cotangent, "shape", None) != x.shape:
+        raise ValueError(
+            f"project_gauge: cotangent has shape {getattr(cotangent, 'shape', None)}; expected "
+            f"that of the eigenvectors, {x.shape}."
+        )
+    mx = x if result.info.MX is None else result.info.MX
+    skew = gauge_part(_blocks.gram(x, cotangent.conj()), result.info.clusters)
+    return cotangent - (mx @ skew).conj() / 2
+
+
+def warn_ill_posed(bad) -> None:
+    """Warn on the host; called back from compiled code."""
+    if not np.any(bad):
+        return
+    warnings.warn(
+        "jax_peig: a gradient depends on an arbitrary choice (of the vectors inside a cluster of "
+        "eigenvalues, of the phase of a complex vector, or of the part of a cluster that k cuts), "
+        "or needs more than (lam, X) carry; the number returned is that of one choice. Make the "
+        "loss invariant, take whole clusters, or remove the part with project_gauge.",
+        stacklevel=2,
+    )
+
+
+def warn_unconverged(converged) -> None:
+    """Warn on the host; called back from compiled code."""
+    if np.all(converged):
+        return
+    warnings.warn(
+        "jax_peig: eigenpairs, or the linear systems of a derivative, did not reach their "
+        "tolerance, and the derivative is inaccurate; raise max_steps (of partial_eigh or of "
+        "Derivative), loosen tol, give a preconditioner, or work in float64.",
+        stacklevel=2,
+    )
