@@ -44,20 +44,21 @@ def check(
     derivative: Derivative,
 ) -> Arguments:
     """Check everything that can be checked without computing; see `partial_eigh`."""
+    if a is None:
+        raise TypeError("partial_eigh: A is None; expected an operator, see partial_eigh.")
+    if isinstance(m, (int, np.integer)) and not isinstance(m, bool):
+        raise TypeError(f"partial_eigh: M is the integer {m}; did you mean k={m}?")
     if k is None:
         raise TypeError("partial_eigh: k is missing; give the number of eigenpairs, k=...")
     _choice("which", which, WHICH)
     _choice("method", method, METHODS)
     check_positive("partial_eigh: tol", tol, float)
     check_positive("partial_eigh: max_steps", max_steps, int)
-    if degeneracy_tol != 0:
-        check_positive("partial_eigh: degeneracy_tol", degeneracy_tol, float)
+    check_positive("partial_eigh: degeneracy_tol", degeneracy_tol, float, zero=True)
     if not isinstance(derivative, Derivative):
         raise TypeError(
             f"partial_eigh: derivative is {derivative!r}; expected a jax_peig.Derivative(...)."
         )
-    if m is not None and isinstance(m, (int, np.integer)):
-        raise TypeError(f"partial_eigh: M is the integer {m}; did you mean k={m}?")
     v0 = None if v0 is None else _vectors(v0)
     n = _order(a, m, n, v0)
     k = _count(k, n)
@@ -108,8 +109,8 @@ def _order(a: Any, m: Any, n: Any, v0: Any) -> int:
         known["v0"] = v0.shape[0]
     if not known:
         raise ValueError(
-            "partial_eigh: n is missing; an operator given by its product does not tell its order: "
-            "give n=..., or a starting guess v0."
+            f"partial_eigh: n is missing; A is a {type(a).__name__}, which does not tell its order: "
+            "give n=..., or a starting guess v0, or A as an array."
         )
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{name}: {order}" for name, order in known.items())
@@ -136,9 +137,14 @@ def _dtype(a: Any, m: Any, dtype: Any, v0: Any) -> np.dtype:
     if dtype is None:
         found = jnp.result_type(float)
         for i, d in enumerate(known):
-            found = jnp.promote_types(found, d) if i else d
+            found = np.promote_types(found, d) if i else d
     else:
-        found = dtype
+        try:
+            found = np.dtype(dtype)
+        except TypeError:
+            raise TypeError(
+                f"partial_eigh: dtype is {dtype!r}; expected one of {', '.join(FLOATING)}."
+            ) from None
     found = np.dtype(jax.dtypes.canonicalize_dtype(found))
     if found.name not in FLOATING:
         raise TypeError(f"partial_eigh: dtype is {found}; expected one of {', '.join(FLOATING)}.")

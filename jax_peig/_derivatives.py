@@ -232,29 +232,26 @@ class _Check(LinearMap):
     def __call__(self, residuals, inputs):
         res = jax.tree.unflatten(self.tree, residuals)
         u, q, skew, lb, xb = inputs
-        valid = jnp.array(True)
-        if self.on_gauge != "ignore":
-            bad = _well_posed.ill_posed(
-                res.lam,
-                res.facts.labels,
-                res.facts.cut,
-                res.system.x,
-                res.system.mx,
-                skew,
-                lb,
-                None if xb is None else xb.conj(),
-                derived=self.derived,
-            )
-            if self.on_gauge == "nan":
-                valid &= ~bad
-            else:
-                jax.debug.callback(_well_posed.warn_ill_posed, bad)
+        valid = self._well_posed(res, skew, lb, xb, self.derived)
         if self.on_unconverged == "nan":
             valid &= res.facts.converged
         elif self.on_unconverged == "warn":
             jax.debug.callback(_well_posed.warn_unconverged, res.facts.converged)
         like = res.system.x
         return [jnp.where(valid, jnp.zeros_like(like) if t is None else t, jnp.nan) for t in (u, q)]
+
+    def _well_posed(self, res, skew, lb, xb, derived):
+        if self.on_gauge == "ignore":
+            return jnp.array(True)
+        xb = None if xb is None else xb.conj()
+        facts, x, mx = res.facts, res.system.x, res.system.mx
+        bad = _well_posed.ill_posed(
+            res.lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=derived
+        )
+        if self.on_gauge == "nan":
+            return ~bad
+        jax.debug.callback(_well_posed.warn_ill_posed, bad)
+        return jnp.array(True)
 
     def pull(self, residuals, cotangents, active):
         return [*cotangents, None, None, None]
@@ -263,8 +260,15 @@ class _Check(LinearMap):
         return dataclasses.replace(self, derived=True)
 
     def residual_jvp(self, residuals, tangents, inputs):
+        """The outputs do not depend on the residuals; but does a derivative along them exist?
+
+        Where lb is not constant over a cluster the first derivative was a generalised gradient,
+        which jumps; its own derivative, even at constant lb, would need the whole block.
+        """
         outputs = bind(self, residuals, inputs)
-        return outputs, [jnp.zeros_like(o) for o in outputs]
+        res = jax.tree.unflatten(self.tree, residuals)
+        valid = self._well_posed(res, jnp.zeros_like(res.system.r), inputs[3], None, True)
+        return outputs, [jnp.where(valid, jnp.zeros_like(o), jnp.nan) for o in outputs]
 
 
 # -- attaching the rules to what an eigensolver returned ------------------------------------------

@@ -249,10 +249,10 @@ def _from_array(x, n, dtype, name):
     order, own = order_and_dtype(x, name)
     if order != n:
         raise ValueError(f"{name} has shape {tuple(x.shape)}; expected order n = {n}, as A has.")
-    if jnp.promote_types(own, dtype) != dtype:
+    if np.promote_types(own, dtype) != dtype:
         raise TypeError(
             f"{name} has dtype {own}, the vectors have {np.dtype(dtype)}; expected a matrix that "
-            f"keeps the vectors' dtype. Give dtype={jnp.promote_types(own, dtype)}."
+            f"keeps the vectors' dtype. Give dtype={np.promote_types(own, dtype)}."
         )
     return Operator(_MatrixProduct(as_given=True), (jnp.asarray(x).astype(dtype),), n)
 
@@ -278,7 +278,7 @@ def hermitian_part(operator: Operator) -> tuple[Operator, Array | None]:
 def _from_object(x, kind, n, dtype, name, widths):
     leaves, treedef = jax.tree_util.tree_flatten(x)
     by_vector = kind in ("vector", "mv")
-    if not jax.tree_util.treedef_is_leaf(treedef):
+    if treedef != jax.tree_util.tree_structure(0):  # more than one opaque leaf
         arrays = tuple(jnp.asarray(v) for v in leaves if _is_numeric(v))
         static = tuple((i, v) for i, v in enumerate(leaves) if not _is_numeric(v))
         product = _TreeProduct(treedef, static, kind)
@@ -307,7 +307,7 @@ def _trace(product, leaves, shape, dtype, name):
         closed = jax.make_jaxpr(product)(leaves, vector)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{given} of {np.dtype(dtype)} failed: {error}. Expected a product with order "
+            f"{given} of {np.dtype(dtype)} failed: {str(error).rstrip('.')}. Expected a product with order "
             f"n = {shape[0]}; check n, dtype and the shapes inside the product."
         ) from error
     if len(closed.out_avals) != 1:

@@ -71,8 +71,8 @@ class Derivative:
         check_positive("Derivative: max_steps", self.max_steps, int)
 
 
-def check_positive(name: str, value: Any, kind: type) -> None:
-    """Raise where an optional number is given and is not a positive ``kind``."""
+def check_positive(name: str, value: Any, kind: type, zero: bool = False) -> None:
+    """Raise where an optional number is given and is not a positive ``kind`` (or zero)."""
     if value is None:
         return
     wanted = (int,) if kind is int else (int, float)
@@ -81,5 +81,5 @@ def check_positive(name: str, value: Any, kind: type) -> None:
             f"{name} is {value!r} of type {type(value).__name__}; expected a Python {kind.__name__}"
             " (it is compiled into the program), or None for the default."
         )
-    if not value > 0:
+    if not (value > 0 or (zero and value == 0)):
         raise ValueError(f"{name} is {value!r}; expected a positive number.")

@@ -1,5 +1,10 @@
 """Strict modes for the whole suite: float64, no silent promotion, warnings are errors."""
 
+import os
+
+# Compile quickly rather than well: compilation is nearly all of the suite's time.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
+
 import hypothesis
 import jax
 
