@@ -109,8 +109,8 @@ def _order(a: Any, m: Any, n: Any, v0: Any) -> int:
         known["v0"] = v0.shape[0]
     if not known:
         raise ValueError(
-            f"partial_eigh: n is missing; A is a {type(a).__name__}, which does not tell its order: "
-            "give n=..., or a starting guess v0, or A as an array."
+            f"partial_eigh: n is missing; A is a {type(a).__name__}, which does not tell its "
+            "order: give n=..., or a starting guess v0, or A as an array."
         )
     if len(set(known.values())) > 1:
         listed = ", ".join(f"{name}: {order}" for name, order in known.items())

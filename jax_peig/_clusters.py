@@ -16,25 +16,29 @@ from jax_peig._types import Array, Block
 # CG on M for the error bounds: its residual enters squared and times the condition number of M.
 MASS_TOLERANCE = 1e-4
 MASS_STEPS = 300
+MARGIN = 1.01
 # A residual is computed with rounding of some eps (||A|| + |lam| ||M||) ||x||.
 ROUNDING = 10
 
 
 def error_bounds(
     values: Array, r: Block, vectors: Block, m: Operator | None, norms
-) -> tuple[Array, Array]:
-    """Distances within which an eigenvalue of the pencil lies, (b,); and products with M.
+) -> tuple[Array, Array, Array]:
+    """Distances within which an eigenvalue of the pencil lies, (b,).
+
+    Returned with the number of products with M, and whether M looked positive definite.
 
     min_i |lam_i - lam| <= ||A x - lam M x||_{M^{-1}} / ||x||_M. The norm is obtained from CG on
     M y = r:  r^H M^{-1} r = [2 Re y^H r - y^H M y] + s^H M^{-1} s  with s = r - M y; the last term
-    is at most ||s||^2 / lam_min(M), for which the smallest Rayleigh quotient of the y stands.
+    is at most ||s||^2 / lam_min(M), for which the smallest Rayleigh quotient of the y stands, with
+    `MARGIN` for its being an upper bound of lam_min(M).
     """
     norm_a, norm_m = norms
     norm = _blocks.column_norms(r)
     rounding = ROUNDING * _tolerances.eps(r.dtype) * (norm_a + jnp.abs(values) * norm_m)
     noise = rounding * _blocks.column_norms(vectors)
     if m is None:
-        return norm + noise, jnp.array(0)
+        return norm + noise, jnp.array(0), jnp.array(True)
     unit = r / jnp.where(norm > 0, norm, 1).astype(r.dtype)[None, :]
     y = krylov.cg(lambda block, _: m(block), unit, jnp.full_like(norm, MASS_TOLERANCE), MASS_STEPS)
     my = m(y)
@@ -44,8 +48,10 @@ def error_bounds(
     quotients = jnp.where(size > 0, energy / jnp.where(size > 0, size, 1), jnp.inf)
     lowest = jnp.min(quotients, initial=norm_m)
     rest = jnp.sum(jnp.abs(unit - my) ** 2, axis=0) / lowest
-    bound = norm * jnp.sqrt(jnp.maximum(quadratic, 0) + rest)
-    return jnp.where(norm > 0, bound, 0) + noise / jnp.sqrt(lowest), jnp.array(r.shape[1])
+    bound = MARGIN * norm * jnp.sqrt(jnp.maximum(quadratic, 0) + rest)
+    bound = jnp.where(norm > 0, bound, 0) + noise / jnp.sqrt(lowest)
+    # CG runs into the negative eigenvalues of an indefinite matrix, however few.
+    return bound, jnp.array(r.shape[1]), jnp.all(energy >= 0) & (lowest > 0)
 
 
 def cluster_boundaries(values: Array, radii: Array) -> Array:

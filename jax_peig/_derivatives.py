@@ -260,7 +260,7 @@ class _Check(LinearMap):
         return dataclasses.replace(self, derived=True)
 
     def residual_jvp(self, residuals, tangents, inputs):
-        """The outputs do not depend on the residuals; but does a derivative along them exist?
+        """Outputs that do not depend on the residuals, or NaN where that derivative is ill-posed.
 
         Where lb is not constant over a cluster the first derivative was a generalised gradient,
         which jumps; its own derivative, even at constant lb, would need the whole block.

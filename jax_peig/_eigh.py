@@ -223,6 +223,7 @@ def _partial_eigh(
     )
     norms = (probe_a.norm, probe_m.norm)
     info = _account(static, ritz, frozen[1], norms, valid, status, error_a, error_m)
+    valid = info.status <= Status.STAGNATED
     lam = jnp.where(valid, ritz.values[:k], jnp.nan)
     x = jnp.where(valid, ritz.vectors[:, :k], jnp.nan)
     fixed = Fixed(frozen[3], norms, ritz.complement)
@@ -260,6 +261,7 @@ def _solve(
         tol=static.tol,
         max_steps=static.max_steps,
         largest=static.largest,
+        worthwhile=_healthy(probe_a, probe_m),
     )
     spent = ritz._replace(
         products=ritz.products + PRODUCTS,
@@ -267,6 +269,13 @@ def _solve(
         definite=ritz.definite & (probe_m.lowest > 0),
     )
     return spent, probe_a, probe_m
+
+
+def _healthy(probe_a: Probe, probe_m: Probe) -> Array:
+    """Whether the probes found nothing that rules a Hermitian A and a positive M out."""
+    limit = _tolerances.hermiticity(probe_a.norm.dtype)
+    errors = jnp.maximum(probe_a.hermiticity_error, probe_m.hermiticity_error)
+    return (errors <= limit) & (probe_m.lowest > 0) & probe_a.finite & probe_m.finite
 
 
 def _diagnose(ritz: Ritz, error_a: Array, error_m: Array, finite: Array) -> tuple[Array, Array]:
@@ -302,7 +311,10 @@ def _account(
     norm = _blocks.column_norms(r)
     reached = relative_residuals(r, values, vectors, norms)[:k] <= static.tol
     converged = jnp.where(valid, jnp.sum(reached), 0)
-    bounds, mass_products = _clusters.error_bounds(values, r, vectors, m, norms)
+    bounds, mass_products, definite = _clusters.error_bounds(values, r, vectors, m, norms)
+    unseen = valid & ~definite
+    valid = valid & definite
+    status = jnp.where(unseen, int(Status.M_NOT_POSITIVE_DEFINITE), status)
     tolerance = _clusters.degeneracy_tolerance(values[:k], static.degeneracy_tol)
     boundaries = _clusters.cluster_boundaries(values, jnp.maximum(bounds, tolerance / 2))
     labels = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(boundaries[: k - 1])])

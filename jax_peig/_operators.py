@@ -278,7 +278,7 @@ def hermitian_part(operator: Operator) -> tuple[Operator, Array | None]:
 def _from_object(x, kind, n, dtype, name, widths):
     leaves, treedef = jax.tree_util.tree_flatten(x)
     by_vector = kind in ("vector", "mv")
-    if treedef != jax.tree_util.tree_structure(0):  # more than one opaque leaf
+    if not (jax.tree_util.treedef_is_leaf(treedef) and leaves):  # not itself one opaque leaf
         arrays = tuple(jnp.asarray(v) for v in leaves if _is_numeric(v))
         static = tuple((i, v) for i, v in enumerate(leaves) if not _is_numeric(v))
         product = _TreeProduct(treedef, static, kind)
@@ -307,8 +307,8 @@ def _trace(product, leaves, shape, dtype, name):
         closed = jax.make_jaxpr(product)(leaves, vector)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{given} of {np.dtype(dtype)} failed: {str(error).rstrip('.')}. Expected a product with order "
-            f"n = {shape[0]}; check n, dtype and the shapes inside the product."
+            f"{given} of {np.dtype(dtype)} failed: {str(error).rstrip('.')}. Expected a product "
+            f"with order n = {shape[0]}; check n, dtype and the shapes inside the product."
         ) from error
     if len(closed.out_avals) != 1:
         raise ValueError(

@@ -38,12 +38,13 @@ def probe(operator: Operator | None, key: Array, n: int, dtype) -> Probe:
     if operator is None:
         return identity(dtype)
     pair = _blocks.random_block(key, n, 2, dtype)
-    first = operator(pair)
-    skew = jnp.abs(jnp.vdot(pair[:, 0], first[:, 1]) - jnp.vdot(first[:, 0], pair[:, 1]))
-    size = _blocks.column_norms(first)
+    x, y = pair[:, :1], pair[:, 1:]
+    ax, ay = operator(x), operator(y)
+    skew = jnp.abs(jnp.vdot(x, ay) - jnp.vdot(ax, y))
+    size = _blocks.column_norms(jnp.concatenate([ax, ay], axis=1))
     safe = jnp.where(size > 0, size, 1)
     error = jnp.where(jnp.all(size > 0), skew / jnp.sqrt(safe[0]) / jnp.sqrt(safe[1]), 0)
-    alpha, beta = _lanczos(operator, pair[:, :1], first[:, :1])
+    alpha, beta = _lanczos(operator, x, ax)
     tridiagonal = jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
     finite = jnp.all(jnp.isfinite(tridiagonal)) & jnp.isfinite(error)
     ritz = jnp.linalg.eigvalsh(jnp.where(finite, tridiagonal, 0))
@@ -52,11 +53,12 @@ def probe(operator: Operator | None, key: Array, n: int, dtype) -> Probe:
 
 
 def _lanczos(operator: Operator, start: Array, product: Array) -> tuple[Array, Array]:
-    """The three-term recurrence from ``start``, whose product is known; no reorthogonalisation."""
-    norm = _blocks.column_norms(start)[0].astype(start.dtype)
+    """The three-term recurrence from ``start``, whose product is known; no reorthogonalisation.
 
-    def step(carry, _):
-        before, q, product, beta = carry
+    beta_{j+1} q_{j+1} = A q_j - alpha_j q_j - beta_j q_{j-1}; returns all alpha_j and beta_{j+1}.
+    """
+
+    def advance(before, q, product, beta):
         alpha = jnp.vdot(q, product).real
         r = product - alpha.astype(q.dtype) * q - beta.astype(q.dtype) * before
         after = _blocks.column_norms(r)[0]
@@ -64,9 +66,15 @@ def _lanczos(operator: Operator, start: Array, product: Array) -> tuple[Array, A
         alive = after > 100 * jnp.finfo(alpha.dtype).eps * (jnp.abs(alpha) + beta)
         after = jnp.where(alive, after, 0)
         following = r / jnp.where(alive, after, 1).astype(q.dtype) * alive.astype(q.dtype)
-        return (q, following, operator(following), after), (alpha, after)
+        return (q, following, after), (alpha, after)
 
+    def step(carry, _):
+        before, q, beta = carry
+        return advance(before, q, operator(q), beta)
+
+    norm = _blocks.column_norms(start)[0].astype(start.dtype)
     zero = jnp.zeros((), jnp.finfo(start.dtype).dtype)
-    carry = (jnp.zeros_like(start), start / norm, product / norm, zero)
-    _, (alpha, beta) = jax.lax.scan(step, carry, length=LANCZOS_STEPS)
+    carry, first = advance(jnp.zeros_like(start), start / norm, product / norm, zero)
+    _, rest = jax.lax.scan(step, carry, length=LANCZOS_STEPS - 1)
+    alpha, beta = (jnp.concatenate([f[None], r]) for f, r in zip(first, rest, strict=True))
     return alpha, beta

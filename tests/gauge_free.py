@@ -23,6 +23,7 @@ import scipy.linalg
 from jax_peig import partial_eigh
 
 N, K = 24, 6
+LARGE = 60  # large enough that LOBPCG has to iterate
 
 
 class Pencil(NamedTuple):

@@ -52,7 +52,7 @@ def test_gradient_dense(sizes, generalized, dtype):
 
 @pytest.mark.parametrize("sizes", CLUSTERS, ids=str)
 def test_gradient_lobpcg(sizes):
-    pencil = gf.make(sizes, seed=10 + len(sizes))
+    pencil = gf.make(sizes, seed=10 + len(sizes), n=gf.LARGE)
     wanted = gf.gradient_fd(functools.partial(gf.reference, pencil), T0)
     assert_close(gradient(method="lobpcg")(pencil, T0), wanted, 1e-8)
     assert_close(tangent(method="lobpcg")(pencil, T0), wanted, 1e-8)
@@ -62,7 +62,7 @@ def test_gradient_lobpcg(sizes):
 @pytest.mark.parametrize("generalized", [False, True], ids=["standard", "generalized"])
 def test_gradient_lobpcg_complex(generalized):
     for sizes in CLUSTERS:
-        pencil = gf.make(sizes, seed=3, generalized=generalized, dtype=np.complex128)
+        pencil = gf.make(sizes, seed=3, generalized=generalized, dtype=np.complex128, n=gf.LARGE)
         wanted = gf.gradient_fd(functools.partial(gf.reference, pencil), T0)
         assert_close(gradient(method="lobpcg")(pencil, T0), wanted, 1e-8)
 
@@ -81,7 +81,7 @@ def test_gradient_of_the_largest(solver):
 @pytest.mark.parametrize("method", ["dense", "lobpcg"])
 def test_gradient_near_degeneracy(split, method):
     """No accuracy is lost between well separated and exactly repeated."""
-    pencil = gf.make((1, 2, 3), seed=5, split=split)
+    pencil = gf.make((1, 2, 3), seed=5, split=split, n=gf.LARGE)
     wanted = gf.gradient_fd(functools.partial(gf.reference, pencil), T0)
     # A cluster's width, up to sqrt(eps), is neglected beside the distances of the others.
     assert_close(gradient(method=method)(pencil, T0), wanted, 1e-7)
@@ -109,13 +109,13 @@ def test_hessian_dense(outer, inner, dtype):
 @pytest.mark.parametrize(("outer", "inner"), NESTINGS, ids=lambda f: f.__name__)
 def test_hessian_lobpcg(outer, inner):
     for sizes in [(3, 3), (1, 2, 1, 2), (6,)]:
-        pencil = gf.make(sizes, seed=8)
+        pencil = gf.make(sizes, seed=8, n=gf.LARGE)
         wanted = gf.hessian_fd(functools.partial(gf.reference, pencil), T0)
         assert_close(hessian(outer, inner, method="lobpcg")(pencil, T0), wanted, 1e-6)
 
 
 def test_hessian_lobpcg_forward_over_reverse():
-    pencil = gf.make((1, 2, 3), seed=9)
+    pencil = gf.make((1, 2, 3), seed=9, n=gf.LARGE)
     wanted = gf.hessian_fd(functools.partial(gf.reference, pencil), T0)
     found = hessian(jax.jacfwd, jax.jacrev, method="lobpcg")(pencil, T0)
     assert_close(found, wanted, 1e-6)
@@ -243,7 +243,7 @@ def _fit(sizes, total=6):
 
 
 def test_float32():
-    pencil = gf.make((1, 2, 3), seed=14)
+    pencil = gf.make((1, 2, 3), seed=14, n=gf.LARGE)
     small = jax.tree.map(lambda v: np.asarray(v, np.float32), pencil)
     wanted = gf.gradient_fd(functools.partial(gf.reference, pencil), T0)
     for method in ("dense", "lobpcg"):

@@ -31,7 +31,10 @@ from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
 
 REFRESH = 20  # steps between fresh products with X
-PATIENCE = 100  # steps without progress after which the iteration gives up
+# Steps without progress after which the iteration gives up, and the relative residual, in eps,
+# above which it does not: there it is slow, not at the rounding of the products.
+PATIENCE = 100
+ROUNDING = 1000
 # The recurrence's residuals have to be this much below the tolerance, so that the true ones are.
 SAFETY = 0.5
 
@@ -75,6 +78,7 @@ def solve(
     tol: float,
     max_steps: int,
     largest: bool,
+    worthwhile: Array,
 ) -> Ritz:
     """Find the k smallest or largest eigenpairs, starting from ``start`` (n, m), m > k if n > k.
 
@@ -84,10 +88,13 @@ def solve(
         Estimates that the relative residuals refer to.
     tol : float
         Relative residual, see `relative_residuals`.
+    worthwhile : bool
+        False where the problem is known to be ill-posed: nothing is computed then.
     """
     sign = -1 if largest else 1
     problem = _Problem(a, m, preconditioner, k, norms, tol, max_steps, sign)
-    end = jax.lax.while_loop(lambda s: ~s.done, problem.iterate, problem.begin(start))
+    begin = problem.begin(start)._replace(done=~worthwhile)
+    end = jax.lax.while_loop(lambda s: ~s.done, problem.iterate, begin)
     x = problem.unpack(end.x)
     return Ritz(
         values=sign * end.theta,
@@ -97,7 +104,7 @@ def solve(
         steps=end.step,
         products=end.products,
         products_M=end.products_M,
-        stagnated=end.since >= PATIENCE,
+        stagnated=end.step < max_steps,  # if it did not converge
         finite=end.finite,
         definite=end.definite,
     )
@@ -170,6 +177,18 @@ class _Problem(NamedTuple):
     def iterate(self, state: _State) -> _State:
         return self.judge(jax.lax.cond(state.refresh, self.renew, self.advance, state))
 
+    def preference(self, h: Array, width: int) -> Array:
+        """A diagonal that puts W and P behind X where Ritz values tie to rounding.
+
+        A further copy of a converged eigenvalue may sit in W or P with an error of sqrt(eps), its
+        Ritz value exact: Rayleigh-Ritz would mix it freely with the copies in X, and undo their
+        convergence at every step. eps^{3/4} of the spectrum is above rounding, and far below any
+        distance over which a residual couples X to W.
+        """
+        spread = jnp.max(jnp.sum(jnp.abs(h), axis=1)) * _tolerances.eps(h.dtype) ** 0.75
+        behind = jnp.arange(h.shape[0]) >= width
+        return jnp.diag(jnp.where(behind, spread, 0).astype(h.dtype))
+
     def renew(self, state: _State) -> _State:
         """Rayleigh-Ritz in the span of X, every product computed afresh."""
         v, mv, definite = self.orthonormal(state.x[0], [])
@@ -206,7 +225,9 @@ class _Problem(NamedTuple):
         finite = state.finite & jnp.all(jnp.isfinite(state.theta)) & jnp.all(jnp.isfinite(r))
         better = worst < 0.9 * state.best
         since = jnp.where(better, 0, state.since + 1)
-        stop = enough | ~finite | (state.step >= self.max_steps) | (since >= PATIENCE)
+        best = jnp.minimum(worst, state.best)
+        stuck = (since >= PATIENCE) & (best < ROUNDING * _tolerances.eps(r.dtype))
+        stop = enough | ~finite | (state.step >= self.max_steps) | stuck
         due = stop | (state.step % REFRESH == 0)
         return state._replace(
             best=jnp.where(better, worst, state.best),
@@ -227,14 +248,11 @@ class _Problem(NamedTuple):
         blocks = [jnp.concatenate(parts, axis=1) for parts in zip(x, wl, p, strict=True)]
         s = _Layers(blocks[0], blocks[1], blocks[2])
         g = _blocks.gram(s.v, s.m)
-        theta, c = _blocks.rayleigh_ritz(_blocks.gram(s.v, s.a), g)
+        h = _blocks.gram(s.v, s.a)
+        theta, c = _blocks.rayleigh_ritz(h + self.preference(h, width), g)
         cx = c[:, :width]
         # P: what is new in X, C with the rows of X left out, made orthonormal to C.
-        cp = jnp.concatenate([jnp.zeros_like(cx[:width]), cx[width:]])
-        for _ in range(2):
-            cp = cp - cx @ (cx.conj().T @ (g @ cp))
-            small, _ = _blocks.orthonormalizer(cp.conj().T @ (g @ cp))
-            cp = cp @ small
+        cp = _orthonormal_to(cx, jnp.concatenate([jnp.zeros_like(cx[:width]), cx[width:]]), g)
         return state._replace(
             x=tuple(v @ cx for v in self.pack(s)),
             p=tuple(v @ cp for v in self.pack(s)),
@@ -244,6 +262,21 @@ class _Problem(NamedTuple):
             products_M=state.products_M + (0 if self.mass is None else 2 * width),
             definite=state.definite & definite,
         )
+
+
+def _orthonormal_to(cx: Array, cp: Array, g: Array) -> Array:
+    """Make columns ``cp`` orthonormal and orthogonal to ``cx`` in the inner product of g.
+
+    As for blocks, a column that is rounding after the projection is dropped.
+    """
+    for _ in range(2):
+        cp = cp * _reciprocal(_blocks.column_norms(cp)).astype(cp.dtype)[None, :]
+        cp = cp - cx @ (cx.conj().T @ (g @ cp))
+        keep = _blocks.column_norms(cp) > _tolerances.rank(cp.dtype)
+        cp = jnp.where(keep[None, :], cp, 0)
+        small, _ = _blocks.orthonormalizer(cp.conj().T @ (g @ cp))
+        cp = cp @ small
+    return cp
 
 
 def _reciprocal(x: Array) -> Array:

@@ -1,0 +1,507 @@
+"""Forward results against prescribed spectra and SciPy: what is returned are the wanted pairs."""
+
+import hypothesis
+import hypothesis.strategies as st
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse.linalg
+
+from jax_peig import Status, partial_eigh
+from tests import spectra
+
+# One shape for most tests: what is compiled once serves them all.
+N, K = 36, 6
+METHODS = ("dense", "lobpcg")
+# (dtype, condition number of M)
+KINDS = {
+    "real": (np.float64, None),
+    "real, M": (np.float64, 1e2),
+    "complex": (np.complex128, None),
+    "complex, M": (np.complex128, 1e2),
+}
+EPS = np.finfo(np.float64).eps
+TOL = EPS ** (2 / 3)  # the documented default
+
+
+def check(result, pencil, k, *, which="smallest", tol=TOL, eps=EPS, groups=()):
+    """The k wanted pairs of ``pencil``, to what ``tol`` and rounding promise.
+
+    ``groups`` are index ranges (of the ascending spectrum) whose invariant subspace is well
+    separated from the rest and has to agree.
+    """
+    a, mass = pencil.A.astype(np.complex128), pencil.mass.astype(np.complex128)
+    w, x = np.asarray(result.eigenvalues), np.asarray(result.eigenvectors).astype(np.complex128)
+    n = a.shape[0]
+    lengths = np.linalg.norm(x, axis=0)
+    norm_a, norm_m = np.linalg.norm(a, 2), np.linalg.norm(mass, 2)
+    condition = norm_m * np.linalg.norm(np.linalg.inv(mass), 2)
+    scale = np.max(np.abs(pencil.values))
+
+    assert int(result.info.status) == Status.CONVERGED, result.info.message
+    assert w.shape == (k,)
+    assert x.shape == (n, k)
+    assert np.isrealobj(w)
+    steps = np.diff(w) if which == "smallest" else -np.diff(w)
+    assert np.all(steps >= -10 * eps * scale), "not sorted"
+
+    wanted = pencil.values[:k] if which == "smallest" else pencil.values[::-1][:k]
+    rounding = 100 * eps * condition * scale
+    np.testing.assert_allclose(w, wanted, rtol=0, atol=rounding)
+
+    gram = x.conj().T @ mass @ x
+    np.testing.assert_allclose(gram, np.eye(k), rtol=0, atol=50 * eps * condition)
+
+    r = np.linalg.norm(a @ x - mass @ x * w, axis=0)
+    assert np.all(r <= (2 * tol + 100 * eps) * (norm_a + np.abs(w) * norm_m) * lengths)
+
+    for first, last in groups:
+        columns = slice(first, last) if which == "smallest" else slice(n - last, n - first)
+        got = spectra.projector(x[:, columns], pencil.M)
+        expected = pencil.projector(first, last)
+        # sin(angle) <= residual / gap in the M-norm, and the gaps here are at least one.
+        angle = (4 * tol + 100 * eps) * condition * (norm_a / norm_m + scale)
+        np.testing.assert_allclose(got, expected, rtol=0, atol=angle)
+
+
+def solve(pencil, k=K, **options):
+    return partial_eigh(pencil.A, pencil.M, k, **options)
+
+
+# -- clusters and near clusters -------------------------------------------------------------------
+
+
+def cluster_groups(where):
+    """Return the clusters of spectra.clustered(N, K, where), single pairs included."""
+    values = spectra.clustered(N, K, where)
+    values = np.sort(values)[:K]
+    starts = [i for i in range(K) if i == 0 or values[i] != values[i - 1]]
+    return list(zip(starts, [*starts[1:], K], strict=True))
+
+
+@pytest.mark.parametrize("where", spectra.CLUSTERS)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", METHODS)
+def test_exact_clusters(method, kind, where):
+    dtype, condition = KINDS[kind]
+    pencil = spectra.pencil(
+        spectra.clustered(N, K, where), dtype=dtype, condition=condition, seed=len(where)
+    )
+    result = solve(pencil, method=method)
+    check(result, pencil, K, groups=cluster_groups(where))
+    assert list(result.info.clusters) == [
+        i for i, (first, last) in enumerate(cluster_groups(where)) for _ in range(first, last)
+    ]
+    assert not result.info.cut
+
+
+@pytest.mark.parametrize("separation", [10.0**-e for e in range(2, 13, 2)])
+@pytest.mark.parametrize("where", ["start", "inside", "all"])
+@pytest.mark.parametrize("method", METHODS)
+def test_close_pairs(method, where, separation):
+    pencil = spectra.pencil(
+        spectra.clustered(N, K, where, separation=separation), condition=1e2, seed=3
+    )
+    check(solve(pencil, method=method), pencil, K, groups=cluster_groups(where))
+
+
+@pytest.mark.parametrize("separation", [0.0, 1e-12, 1e-9, 1e-6, 1e-3])
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cut_cluster(method, separation):
+    """The pairs before the cluster are right all the same, and the eigenvalues of all."""
+    pencil = spectra.pencil(spectra.clustered(N, K, "cut", separation=separation), seed=4)
+    result = solve(pencil, method=method)
+    check(result, pencil, K, groups=[(0, 1), (1, 2), (2, 3), (3, 4)])
+    # The two vectors of the cluster lie in its three-dimensional space.
+    tail = np.asarray(result.eigenvectors)[:, 4:]
+    space = pencil.projector(4, 7)
+    np.testing.assert_allclose(space @ tail, tail, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_largest(method):
+    dtype, condition = KINDS["complex, M"]
+    values = spectra.clustered(N, K, "inside")
+    pencil = spectra.pencil(-values, dtype=dtype, condition=condition, seed=5)
+    groups = cluster_groups("inside")
+    result = solve(pencil, method=method, which="largest")
+    # The largest of -A are the smallest of A: index ranges count from the end.
+    mirrored = [(N - last, N - first) for first, last in groups]
+    check(result, pencil, K, which="largest", groups=mirrored)
+    assert list(result.info.clusters) == [0, 1, 2, 2, 2, 3]
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("method", METHODS)
+def test_ill_conditioned_mass(method, dtype):
+    pencil = spectra.pencil(spectra.clustered(N, K, "inside"), dtype=dtype, condition=1e6, seed=6)
+    result = solve(pencil, method=method)
+    check(result, pencil, K, groups=[(0, 1), (1, 2), (2, 5), (5, 6)])
+    w, _ = spectra.reference(pencil.A, pencil.M)
+    np.testing.assert_allclose(result.eigenvalues, w[:K], rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("method", METHODS)
+def test_against_scipy_without_a_prescribed_spectrum(method, seed):
+    rng = np.random.default_rng(seed)
+    a = spectra.hermitian(rng.standard_normal((N, N)))
+    b = rng.standard_normal((N, N))
+    mass = b @ b.T / N + np.eye(N)
+    w, x = spectra.reference(a, mass)
+    result = partial_eigh(a, mass, K, method=method)
+    check(result, spectra.Pencil(a, mass, w, x), K)
+
+
+def test_against_scipys_iterative_solvers():
+    """SciPy's own LOBPCG and ARPACK find the same pairs of a chain with a potential."""
+    a = 2 * np.eye(N) - np.eye(N, k=1) - np.eye(N, k=-1) + np.diag(np.cos(np.arange(N)))
+    start = np.random.default_rng(0).standard_normal((N, K))
+    theirs, _ = scipy.sparse.linalg.lobpcg(a, start, tol=1e-8, maxiter=400, largest=False)
+    arpack = scipy.sparse.linalg.eigsh(a, K, sigma=-1.5, return_eigenvectors=False)
+    result = partial_eigh(a, k=K, method="lobpcg")
+    np.testing.assert_allclose(result.eigenvalues, np.sort(theirs), rtol=0, atol=1e-10)
+    np.testing.assert_allclose(result.eigenvalues, np.sort(arpack), rtol=0, atol=1e-12)
+
+
+# -- sizes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "k", "method"),
+    [
+        (1, 1, "dense"),
+        (2, 1, "dense"),
+        (3, 1, "dense"),
+        (3, 2, "dense"),
+        (3, 3, "dense"),
+        (3, 1, "lobpcg"),
+        (N, 1, "dense"),
+        (N, N - 1, "dense"),
+        (N, N, "dense"),
+        (N, 1, "lobpcg"),
+        (N, N // 3, "lobpcg"),
+        (400, 5, "lobpcg"),
+        (400, 399, "dense"),
+    ],
+)
+def test_sizes(n, k, method):
+    values = np.linspace(1.0, 4.0, n) if n > 100 else np.arange(1.0, n + 1)
+    pencil = spectra.pencil(values, condition=10.0 if n == N else None, seed=n)
+    result = solve(pencil, k, method=method)
+    check(result, pencil, k)
+    expected = abs(pencil.values[k] - pencil.values[k - 1]) if k < n else np.inf
+    np.testing.assert_allclose(result.info.gap, expected, rtol=1e-6 if method == "dense" else 0.2)
+    assert not result.info.cut
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("n", [4, 7, 10, 50, 100, 200])
+def test_every_k(n, method):
+    for k in sorted({1, 2, 3, n // 4, n // 3, n // 2, n - 1, n} - {0}):
+        if method == "lobpcg" and 3 * k > n:
+            continue
+        for where in ("none", "all"):
+            values = spectra.clustered(n, k, where)
+            pencil = spectra.pencil(values, condition=10.0, seed=n + k)
+            check(solve(pencil, k, method=method), pencil, k)
+
+
+# -- degenerate problems --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, -2.0, 1e-200, 1e150])
+@pytest.mark.parametrize("method", METHODS)
+def test_multiples_of_the_identity(method, value):
+    """Everything is an eigenvector: one cluster, cut by every k."""
+    result = partial_eigh(value * np.eye(N), k=K, method=method)
+    x = np.asarray(result.eigenvectors)
+    np.testing.assert_allclose(result.eigenvalues, np.full(K, value), rtol=1e-13, atol=0)
+    np.testing.assert_allclose(x.T @ x, np.eye(K), atol=1e-13)
+    assert int(result.info.status) == Status.CONVERGED
+    assert int(result.info.converged) == K
+    assert list(result.info.clusters) == [0] * K
+    assert result.info.cut
+    assert int(result.info.steps) <= 2
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_zero_with_a_mass(method):
+    pencil = spectra.pencil(np.zeros(N), condition=1e2, seed=8)
+    check(solve(pencil, method=method), pencil, K)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_low_rank_matrix(method):
+    """The largest pairs of a projector: a cluster of K, and a kernel of N - K."""
+    values = np.zeros(N)
+    values[:K] = 1
+    pencil = spectra.pencil(values, seed=9)
+    groups = [(N - K, N)]
+    result = solve(pencil, method=method, which="largest")
+    check(result, pencil, K, which="largest", groups=groups)
+    assert not result.info.cut
+    np.testing.assert_allclose(result.info.gap, 1.0, rtol=1e-10)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e8, 1e30])
+def test_scale_changes_nothing(scale, method):
+    """(c A, M) has c times the eigenvalues, and the iteration takes the same course."""
+    pencil = spectra.pencil(spectra.clustered(N, K, "inside"), condition=1e2, seed=10)
+    plain = solve(pencil, method=method)
+    scaled = partial_eigh(scale * pencil.A, pencil.M, K, method=method)
+    np.testing.assert_allclose(scaled.eigenvalues / scale, plain.eigenvalues, rtol=1e-11)
+    assert int(scaled.info.status) == Status.CONVERGED
+    assert list(scaled.info.clusters) == list(plain.info.clusters)
+    assert abs(int(scaled.info.steps) - int(plain.info.steps)) <= 2 + int(plain.info.steps) // 10
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", [1e-12, 1e12])
+def test_scale_of_the_mass(scale, method):
+    """(A, c M) has 1/c times the eigenvalues, and vectors of 1/sqrt(c) times the length."""
+    pencil = spectra.pencil(spectra.clustered(N, K, "inside"), condition=1e2, seed=10)
+    result = partial_eigh(pencil.A, scale * pencil.M, K, method=method)
+    assert int(result.info.status) == Status.CONVERGED
+    np.testing.assert_allclose(result.eigenvalues * scale, pencil.values[:K], rtol=1e-11)
+    x = np.asarray(result.eigenvectors) * np.sqrt(scale)
+    np.testing.assert_allclose(x.T @ pencil.M @ x, np.eye(K), rtol=0, atol=1e-12)
+    np.testing.assert_allclose(spectra.projector(x, pencil.M), pencil.projector(0, K), atol=1e-7)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_single_precision(method):
+    eps = float(np.finfo(np.float32).eps)
+    for where in ("none", "inside", "all"):
+        values = spectra.clustered(N, K, where)
+        pencil = spectra.pencil(values, dtype=np.float32, condition=10.0, seed=11)
+        result = solve(pencil, method=method)
+        assert result.eigenvalues.dtype == np.float32
+        assert result.eigenvectors.dtype == np.float32
+        groups = cluster_groups(where)
+        check(result, pencil, K, tol=eps ** (2 / 3), eps=eps, groups=groups)
+        labels = [i for i, (first, last) in enumerate(groups) for _ in range(first, last)]
+        assert list(result.info.clusters) == labels
+
+
+@pytest.mark.slow
+def test_single_precision_complex():
+    eps = float(np.finfo(np.float32).eps)
+    pencil = spectra.pencil(spectra.clustered(N, K, "half"), dtype=np.complex64, seed=12)
+    result = solve(pencil, method="lobpcg")
+    assert result.eigenvalues.dtype == np.float32
+    assert result.eigenvectors.dtype == np.complex64
+    check(result, pencil, K, tol=eps ** (2 / 3), eps=eps, groups=[(0, 3)])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_an_asymmetric_array_is_symmetrised(method):
+    """As jnp.linalg.eigh does: the pencil of the Hermitian parts is what is solved."""
+    pencil = spectra.pencil(spectra.clustered(N, K, "none"), condition=1e2, seed=13)
+    rng = np.random.default_rng(0)
+    skew = rng.standard_normal((2, N, N))
+    skew -= skew.transpose(0, 2, 1)
+    result = partial_eigh(pencil.A + skew[0], pencil.M + skew[1] / 100, K, method=method)
+    check(result, pencil, K)
+    upper = jnp.linalg.eigh(pencil.A + skew[0])[0]
+    alone = partial_eigh(pencil.A + skew[0], k=K, method=method)
+    np.testing.assert_allclose(alone.eigenvalues, upper[:K], rtol=1e-11)
+
+
+# -- starting guesses and preconditioners ---------------------------------------------------------
+
+
+@pytest.mark.parametrize("condition", [None, 1e2])
+def test_a_preconditioner_saves_steps(condition):
+    pencil = spectra.stiff(N, K, condition)
+    plain = solve(pencil, method="lobpcg")
+    inverse = spectra.hermitian(np.linalg.inv(pencil.A))
+    helped = solve(pencil, method="lobpcg", preconditioner=inverse)
+    check(plain, pencil, K)
+    check(helped, pencil, K)
+    assert 4 * int(helped.info.steps) < int(plain.info.steps)
+    assert 4 * int(helped.info.products) < int(plain.info.products)
+
+
+def test_a_useless_preconditioner_gives_no_wrong_answer():
+    """Zero, negative, wildly scaled or with NaN: bounded, and either right or not converged."""
+    pencil = spectra.pencil(spectra.clustered(N, K, "inside"), seed=15)
+    rng = np.random.default_rng(0)
+    spread = spectra.hermitian(np.diag(np.logspace(-8, 8, N)))
+    noise = spectra.hermitian(rng.standard_normal((N, N)))
+    for t in (np.zeros((N, N)), -np.eye(N), 1e12 * np.eye(N), spread, noise):
+        result = solve(pencil, method="lobpcg", preconditioner=t, max_steps=300)
+        if int(result.info.status) == Status.CONVERGED:
+            check(result, pencil, K)
+        else:
+            assert int(result.info.status) in (Status.MAX_STEPS, Status.STAGNATED)
+    for t in (-np.eye(N), 1e12 * np.eye(N)):  # only a factor, which has no effect
+        result = solve(pencil, method="lobpcg", preconditioner=t, max_steps=300)
+        check(result, pencil, K)
+
+
+GUESSES = {
+    "random": lambda p, g: g,
+    "rank one": lambda p, g: np.outer(g[:, 0], np.ones(K)),
+    "rank three": lambda p, g: g[:, :3] @ np.arange(1.0, 19).reshape(3, 6) ** 2,
+    "a zero column": lambda p, g: g * (np.arange(K) != 2),
+    "zero": lambda p, g: 0 * g,
+    "badly scaled": lambda p, g: g * 10.0 ** (40 * np.arange(K) - 100),
+    "one column huge": lambda p, g: g * np.where(np.arange(K) == 3, 1e200, 1.0),
+    "orthogonal to the wanted": lambda p, g: p.vectors[:, K:] @ (p.vectors[:, K:].T @ g),
+    "unwanted eigenvectors": lambda p, g: p.vectors[:, 10 : 10 + K],
+    "the largest eigenvectors": lambda p, g: p.vectors[:, -K:],
+    "twice the same wanted": lambda p, g: p.vectors[:, [0, 0, 1, 1, 2, 2]],
+    "wanted and unwanted": lambda p, g: p.vectors[:, [0, 1, 20, 21, 22, 23]],
+    "the answer": lambda p, g: p.vectors[:, :K],
+    "unit vectors": lambda p, g: np.eye(N)[:, :K],
+}
+
+
+@pytest.mark.parametrize("where", ["none", "half", "all but one", "all"])
+@pytest.mark.parametrize("guess", GUESSES)
+def test_no_starting_guess_does_harm(guess, where):
+    pencil = spectra.pencil(spectra.clustered(N, K, where), condition=None, seed=16)
+    v0 = GUESSES[guess](pencil, np.random.default_rng(1).standard_normal((N, K)))
+    check(solve(pencil, method="lobpcg", v0=v0), pencil, K, groups=cluster_groups(where))
+
+
+@pytest.mark.parametrize("where", ["none", "half", "all but one", "all"])
+@pytest.mark.parametrize("columns", [slice(10, 18), slice(N - 8, N), slice(4, 12)])
+def test_a_guess_that_fills_the_block_with_unwanted_eigenvectors(columns, where):
+    """Nothing is out of the iteration's sight, however converged the guess looks."""
+    pencil = spectra.pencil(spectra.clustered(N, K, where), seed=16)
+    result = solve(pencil, method="lobpcg", v0=pencil.vectors[:, columns])
+    check(result, pencil, K, groups=cluster_groups(where))
+
+
+def test_a_good_guess_saves_steps():
+    pencil = spectra.stiff(N, K)
+    noise = np.random.default_rng(2).standard_normal((N, K))
+    cold = solve(pencil, method="lobpcg", v0=noise)
+    warm = solve(pencil, method="lobpcg", v0=pencil.vectors[:, :K] + 1e-6 * noise)
+    check(cold, pencil, K)
+    check(warm, pencil, K)
+    assert int(warm.info.steps) < 0.7 * int(cold.info.steps)
+
+
+@pytest.mark.parametrize("columns", [1, 20])
+def test_guesses_of_other_widths(columns):
+    pencil = spectra.pencil(spectra.clustered(N, K, "inside"), seed=17)
+    v0 = np.random.default_rng(3).standard_normal((N, columns))
+    check(solve(pencil, method="lobpcg", v0=v0), pencil, K, groups=cluster_groups("inside"))
+
+
+def test_a_vector_is_a_guess_of_one_column():
+    pencil = spectra.pencil(spectra.clustered(N, K, "inside"), seed=17)
+    v0 = np.random.default_rng(3).standard_normal(N)
+    one = solve(pencil, method="lobpcg", v0=v0)
+    column = solve(pencil, method="lobpcg", v0=v0[:, None])
+    np.testing.assert_array_equal(one.eigenvalues, column.eigenvalues)
+
+
+def test_the_dense_method_has_no_use_for_a_guess():
+    pencil = spectra.pencil(spectra.clustered(N, K, "inside"), seed=17)
+    plain = solve(pencil, method="dense")
+    guessed = solve(pencil, method="dense", v0=np.ones((N, K)))
+    np.testing.assert_array_equal(plain.eigenvectors, guessed.eigenvectors)
+
+
+def test_the_key_decides_the_start_and_nothing_else():
+    pencil = spectra.pencil(spectra.clustered(N, K, "inside"), seed=18)
+    default = solve(pencil, method="lobpcg")
+    again = solve(pencil, method="lobpcg")
+    np.testing.assert_array_equal(default.eigenvectors, again.eigenvectors)
+    for seed in range(1, 6):
+        other = solve(pencil, method="lobpcg", key=jax.random.key(seed))
+        check(other, pencil, K, groups=cluster_groups("inside"))
+        assert not np.array_equal(default.eigenvectors, other.eigenvectors)
+
+
+# -- transformations ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_jit_equals_eager(method):
+    pencil = spectra.pencil(spectra.clustered(N, K, "inside"), condition=1e2, seed=19)
+    eager = solve(pencil, method=method)
+    jitted = jax.jit(lambda a, m: partial_eigh(a, m, K, method=method))(pencil.A, pencil.M)
+    check(jitted, pencil, K, groups=cluster_groups("inside"))
+    np.testing.assert_allclose(jitted.eigenvalues, eager.eigenvalues, rtol=1e-12)
+    assert list(jitted.info.clusters) == list(eager.info.clusters)
+    assert jax.tree.structure(jitted) == jax.tree.structure(eager)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_vmap_equals_a_loop(method):
+    """Problems of different difficulty in one batch; each is what it is alone."""
+    pencils = [
+        spectra.pencil(spectra.clustered(N, K, where), condition=1e2, seed=20 + i)
+        for i, where in enumerate(["none", "inside", "all"])
+    ]
+    stacked = [np.stack([getattr(p, name) for p in pencils]) for name in ("A", "M")]
+    batch = jax.vmap(lambda a, m: partial_eigh(a, m, K, method=method))(*stacked)
+    for i, pencil in enumerate(pencils):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], batch)
+        alone = solve(pencil, method=method)
+        check(one, pencil, K)
+        np.testing.assert_allclose(one.eigenvalues, alone.eigenvalues, rtol=1e-11)
+        assert list(one.info.clusters) == list(alone.info.clusters)
+        # A problem that is done stands still while the others go on.
+        assert abs(int(one.info.steps) - int(alone.info.steps)) <= 0.1 * int(alone.info.steps)
+        assert abs(int(one.info.products) - int(alone.info.products)) <= 0.2 * int(
+            alone.info.products
+        )
+
+
+@pytest.mark.slow
+def test_vmap_over_the_guess_alone():
+    pencil = spectra.pencil(spectra.clustered(N, K, "inside"), seed=24)
+    v0 = np.random.default_rng(4).standard_normal((2, N, K))
+    batch = jax.vmap(lambda v: solve(pencil, method="lobpcg", v0=v).eigenvalues)(v0)
+    np.testing.assert_allclose(batch, np.stack([pencil.values[:K]] * 2), atol=1e-11)
+
+
+# -- properties -----------------------------------------------------------------------------------
+
+
+@st.composite
+def integer_spectra(draw):
+    """Draw N integers with repetitions, some negative, none closer than one or equal."""
+    distinct = draw(st.lists(st.integers(-20, 20), min_size=1, max_size=N, unique=True))
+    counts = draw(st.lists(st.integers(1, K + 2), min_size=len(distinct), max_size=len(distinct)))
+    values = np.repeat(np.sort(distinct), counts)[:N].astype(float)
+    rest = 21 + np.arange(N - values.size)
+    return np.concatenate([values, rest])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@hypothesis.given(
+    values=integer_spectra(),
+    seed=st.integers(0, 2**31),
+    condition=st.sampled_from([1.5, 10.0, 1e2]),
+)
+def test_any_spectrum_any_rotation(method, values, seed, condition):
+    pencil = spectra.pencil(values, condition=condition, seed=seed)
+    result = solve(pencil, method=method)
+    check(result, pencil, K)
+    # Equal wanted values share a label; different ones do not.
+    w, labels = pencil.values[:K], np.asarray(result.info.clusters)
+    np.testing.assert_array_equal(w[:, None] == w[None, :], labels[:, None] == labels[None, :])
+    assert bool(result.info.cut) == (pencil.values[K - 1] == pencil.values[K])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@hypothesis.given(
+    exponents=st.lists(st.floats(-12.0, 0.0), min_size=K, max_size=K),
+    seed=st.integers(0, 2**31),
+)
+def test_any_distances(method, exponents, seed):
+    """Gaps of any size among the wanted: the eigenvalues are right to rounding, as a whole."""
+    head = np.cumsum(10.0 ** np.array(exponents))
+    values = np.concatenate([head, head[-1] + 1 + np.arange(N - K)])
+    pencil = spectra.pencil(values, condition=10.0, seed=seed)
+    check(solve(pencil, method=method), pencil, K, groups=[(0, K)])

@@ -1,0 +1,517 @@
+"""Whatever form A, M and a preconditioner come in: the same operator, compiled once."""
+
+import contextlib
+import dataclasses
+import functools
+
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse
+from jax.experimental.sparse import BCOO
+from jax.tree_util import Partial
+
+from jax_peig import BlockProduct, Derivative, partial_eigh
+from jax_peig._operators import Operator, as_operator
+from tests import spectra
+
+N, K = 12, 3
+PENCIL = spectra.pencil(np.arange(1.0, N + 1) ** 1.5, condition=10.0, seed=1)
+SECOND = spectra.pencil(np.arange(1.0, N + 1) ** 1.2, condition=10.0, seed=2)
+FLOAT = np.dtype(np.float64)
+
+# -- operators in every form ----------------------------------------------------------------------
+
+
+class Matmul:
+    """Knows ``@`` and nothing else."""
+
+    def __init__(self, matrix):
+        self.matrix = jnp.asarray(matrix)
+
+    def __matmul__(self, block):
+        return self.matrix @ block
+
+
+class Lineax:
+    """Has ``.mv``, as the operators of lineax; calling it is not multiplying."""
+
+    def __init__(self, matrix):
+        self.matrix = jnp.asarray(matrix)
+
+    def mv(self, vector):
+        return self.matrix @ vector
+
+    def __call__(self, _):
+        raise AssertionError("an object with .mv is not called")
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["values", "rows", "columns", "factor"],
+    meta_fields=["name"],
+)
+@dataclasses.dataclass(frozen=True)
+class Coordinates:
+    """A pytree callable with floating, integer and Python-number leaves."""
+
+    values: object
+    rows: object
+    columns: object
+    factor: object = 1.0
+    name: str = "coordinates"
+
+    def __call__(self, v):
+        return self.factor * jnp.zeros_like(v).at[self.rows].add(self.values * v[self.columns])
+
+    @classmethod
+    def of(cls, matrix, factor=1.0):
+        rows, columns = np.indices(matrix.shape).reshape(2, -1)
+        return cls(jnp.asarray(matrix).reshape(-1) / factor, rows, columns, factor)
+
+
+@jax.tree_util.register_pytree_node_class
+class Named:
+    """A pytree callable, or one with ``@`` or ``.mv``, some of whose leaves are no arrays."""
+
+    def __init__(self, matrix, how, function):
+        self.matrix, self.how, self.function = matrix, how, function
+
+    def tree_flatten(self):
+        return (self.how, self.matrix, self.function), None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        how, matrix, function = leaves
+        return cls(matrix, how, function)
+
+    def __call__(self, v):
+        assert self.how == "the usual way"
+        return self.function(self.matrix, v)
+
+
+@jax.tree_util.register_pytree_node_class
+class NamedMv(Named):
+    def mv(self, v):
+        return Named.__call__(self, v)
+
+
+@jax.tree_util.register_pytree_node_class
+class NamedMatmul(Named):
+    def __matmul__(self, v):
+        return Named.__call__(self, v)
+
+
+@jax.tree_util.register_pytree_node_class
+class Unhashable(Named):
+    """Carries a leaf that is neither an array nor hashable."""
+
+    __hash__ = None
+
+    def __call__(self, v):
+        assert self.how == ["the", "usual", "way"]
+        return self.matrix @ v
+
+    def tree_flatten(self):
+        return (self.matrix, _List(self.how), self.function), None
+
+    @classmethod
+    def tree_unflatten(cls, _, leaves):
+        matrix, how, function = leaves
+        return cls(matrix, how.items if isinstance(how, _List) else how, function)
+
+
+class _List:
+    """An opaque, unhashable leaf."""
+
+    __hash__ = None
+
+    def __init__(self, items):
+        self.items = items
+
+    def __eq__(self, other):
+        return self.items == other.items
+
+
+def times(matrix, v):
+    return matrix @ v
+
+
+def closure(matrix):
+    matrix = jnp.asarray(matrix)
+    return lambda v: matrix @ v
+
+
+FORMS = {
+    "array": jnp.asarray,
+    "NumPy": np.asarray,
+    "Fortran order": np.asfortranarray,
+    "BCOO": lambda a: BCOO.fromdense(jnp.asarray(a)),
+    "SciPy csr_array": scipy.sparse.csr_array,
+    "SciPy csr_matrix": scipy.sparse.csr_matrix,
+    "SciPy coo_array": scipy.sparse.coo_array,
+    "@": Matmul,
+    ".mv": Lineax,
+    "closure": closure,
+    "closure over NumPy": lambda a: lambda v: a @ v,
+    "functools.partial": lambda a: functools.partial(times, a),
+    "bound method": lambda a: Lineax(a).mv,
+    "jitted function": lambda a: jax.jit(closure(a)),
+    "Partial": lambda a: Partial(times, jnp.asarray(a)),
+    "Partial of a closure": lambda a: Partial(lambda c, v: c * (a @ v), 1.0),
+    "Partial with a keyword": lambda a: Partial(lambda v, matrix: matrix @ v, matrix=a),
+    "pytree with integer leaves": Coordinates.of,
+    "pytree with a Python number": lambda a: Coordinates.of(a, 3.0),
+    "pytree with other leaves": lambda a: Named(a, "the usual way", times),
+    "pytree with .mv": lambda a: NamedMv(a, "the usual way", times),
+    "pytree with @": lambda a: NamedMatmul(a, "the usual way", times),
+    "pytree with an unhashable leaf": lambda a: Unhashable(a, ["the", "usual", "way"], None),
+    "BlockProduct of a function": lambda a: BlockProduct(closure(a)),
+    "BlockProduct of a Partial": lambda a: BlockProduct(Partial(times, jnp.asarray(a))),
+    "BlockProduct of a pytree": lambda a: BlockProduct(Named(a, "the usual way", times)),
+    "Operator": lambda a: as_operator(a, N, FLOAT, "A"),
+    "Operator of a function": lambda a: as_operator(closure(a), N, FLOAT, "A"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_multiplies(form):
+    """As an operator on blocks of any width, whatever width it was traced for."""
+    matrix = PENCIL.A
+    operator = as_operator(FORMS[form](matrix), N, FLOAT, "A", widths=(1, K, 7))
+    assert isinstance(operator, Operator)
+    rng = np.random.default_rng(0)
+    for width in (1, 2, K, 7, 17):
+        block = rng.standard_normal((N, width))
+        got = operator(jnp.asarray(block))
+        assert got.dtype == FLOAT
+        np.testing.assert_allclose(got, matrix @ block, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_gives_the_same_pairs(form):
+    """As A and as M; n comes from the matrices, or is given."""
+    make = FORMS[form]
+    result = partial_eigh(make(PENCIL.A), make(PENCIL.M), K, n=N, method="dense")
+    expected, _ = spectra.reference(PENCIL.A, PENCIL.M)
+    np.testing.assert_allclose(result.eigenvalues, expected[:K], rtol=1e-11)
+    x = np.asarray(result.eigenvectors)
+    np.testing.assert_allclose(spectra.projector(x, PENCIL.M), PENCIL.projector(0, K), atol=1e-11)
+    np.testing.assert_allclose(x.T @ PENCIL.M @ x, np.eye(K), atol=1e-12)
+    assert result.info.message == "all k pairs converged"
+    np.testing.assert_allclose(result.info.MX, PENCIL.M @ x, atol=1e-12)
+
+
+@pytest.mark.parametrize("form", ["array", "closure", "BlockProduct of a function"])
+def test_forms_as_preconditioner(form):
+    """One preconditioner in several forms: one course of the iteration."""
+    pencil = spectra.stiff(36, 6)
+    given = FORMS[form](spectra.hermitian(np.linalg.inv(pencil.A)))
+    result = partial_eigh(pencil.A, k=6, method="lobpcg", preconditioner=given)
+    plain = partial_eigh(pencil.A, k=6, method="lobpcg")
+    np.testing.assert_allclose(result.eigenvalues, pencil.values[:6], rtol=1e-10)
+    assert 4 * int(result.info.steps) < int(plain.info.steps)
+
+
+@pytest.mark.parametrize("make", [np.asarray, jnp.asarray])
+def test_a_vector_is_a_diagonal_matrix(make):
+    a, m = np.linspace(2.0, 9.0, N)[::-1], 1 + np.arange(N) / N
+    result = partial_eigh(make(a), make(m), K)
+    expected = np.sort(a / m)[:K]
+    np.testing.assert_allclose(result.eigenvalues, expected, rtol=1e-12)
+    full = partial_eigh(make(np.diag(a)), make(np.diag(m)), K)
+    np.testing.assert_allclose(result.eigenvalues, full.eigenvalues, rtol=1e-12)
+    np.testing.assert_allclose(
+        np.abs(result.eigenvectors), np.abs(full.eigenvectors), rtol=0, atol=1e-12
+    )
+
+
+def test_forms_may_be_mixed():
+    result = partial_eigh(closure(PENCIL.A), scipy.sparse.csr_array(PENCIL.M), K, method="dense")
+    np.testing.assert_allclose(result.eigenvalues, PENCIL.values[:K], rtol=1e-11)
+
+
+def test_complex_operators_by_their_product():
+    pencil = spectra.pencil(np.arange(1.0, N + 1), dtype=complex, condition=10.0, seed=3)
+    for make in (closure, FORMS["BCOO"], lambda a: BlockProduct(closure(a))):
+        result = partial_eigh(make(pencil.A), make(pencil.M), K, n=N, dtype=complex, method="dense")
+        assert result.eigenvectors.dtype == np.complex128
+        np.testing.assert_allclose(result.eigenvalues, pencil.values[:K], rtol=1e-11)
+
+
+def test_what_n_and_dtype_come_from():
+    single = np.ones(N, np.float32)
+    by_guess = partial_eigh(lambda v: 2 * v, k=1, v0=single)
+    assert by_guess.eigenvectors.shape == (N, 1)
+    assert by_guess.eigenvectors.dtype == np.float32
+    by_default = partial_eigh(lambda v: 2 * v, k=1, n=N)
+    assert by_default.eigenvectors.dtype == np.float64
+    by_name = partial_eigh(lambda v: 2 * v, k=1, n=N, dtype=np.complex64)
+    assert by_name.eigenvectors.dtype == np.complex64
+    assert by_name.eigenvalues.dtype == np.float32
+
+
+def test_a_block_product_is_traced_at_the_widths_it_is_used_for():
+    widths = []
+
+    def product(block):
+        widths.append(block.shape)
+        return PENCIL.A @ block
+
+    operator = as_operator(BlockProduct(product), N, FLOAT, "A", widths=(5, 1, 3, 3))
+    assert sorted(widths) == [(N, 1), (N, 3), (N, 5)]
+    block = np.random.default_rng(0).standard_normal((N, 11))
+    for width in range(1, 12):
+        np.testing.assert_allclose(
+            operator(jnp.asarray(block[:, :width])), PENCIL.A @ block[:, :width], atol=1e-12
+        )
+    assert len(widths) == 3
+
+
+# -- closures over values that are traced themselves ----------------------------------------------
+
+
+def directional(theta, form):
+    """Eigenvalues of A + theta B, M + theta D, both closed over theta."""
+    b, d = jnp.asarray(SECOND.A), jnp.asarray(np.diag(np.linspace(0.5, 1.5, N)))
+    a, m = jnp.asarray(PENCIL.A), jnp.asarray(PENCIL.M)
+    if form == "function":
+        operators = (lambda v: a @ v + theta * (b @ v)), (lambda v: m @ v + theta * (d @ v))
+    elif form == "block":
+        operators = (
+            BlockProduct(lambda v: a @ v + theta * (b @ v)),
+            BlockProduct(lambda v: (m + theta * d) @ v),
+        )
+    elif form == "@":
+        operators = Matmul(a + theta * b), Matmul(m + theta * d)
+    elif form == ".mv":
+        operators = Lineax(a + theta * b), Lineax(m + theta * d)
+    elif form == "Partial that closes over":
+        operators = (
+            Partial(lambda c, v: c @ v + theta * (b @ v), a),
+            Partial(lambda c, v: c @ v + theta * (d @ v), m),
+        )
+    elif form == "Partial":
+        operators = Partial(times, a + theta * b), Partial(times, m + theta * d)
+    elif form == "pytree":
+        operators = Coordinates.of(a + theta * b), Coordinates.of(m + theta * d)
+    elif form == "BCOO":
+        operators = BCOO.fromdense(a, nse=N * N), BCOO.fromdense(m, nse=N * N)
+        moved = (
+            BCOO.fromdense(b, nse=N * N),
+            BCOO.fromdense(jnp.where(d == 0, 1e-300, d), nse=N * N),
+        )
+        operators = tuple(
+            BCOO((o.data + theta * s.data, o.indices), shape=(N, N))
+            for o, s in zip(operators, moved, strict=True)
+        )
+    else:
+        operators = a + theta * b, m + theta * d
+    return partial_eigh(*operators, K, n=N, method="dense").eigenvalues
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        "function",
+        "block",
+        "@",
+        ".mv",
+        "Partial that closes over",
+        "Partial",
+        "pytree",
+        "BCOO",
+        "array",
+    ],
+)
+def test_traced_values_inside_operators(form):
+    """Under jit, vmap and grad: values against SciPy, slopes x^T (B - lam D) x."""
+    thetas = jnp.array([0.0, 0.3])
+    d = np.diag(np.linspace(0.5, 1.5, N))
+
+    def both(thetas):
+        def one(theta):
+            w, pull = jax.vjp(lambda t: directional(t, form), theta)
+            (slopes,) = jax.vmap(pull)(jnp.eye(K))
+            return w, slopes
+
+        return jax.jit(jax.vmap(one))(thetas)
+
+    values, slopes = both(thetas)
+    for theta, w, slope in zip(thetas, values, slopes, strict=True):
+        expected, x = spectra.reference(PENCIL.A + theta * SECOND.A, PENCIL.M + theta * d)
+        np.testing.assert_allclose(w, expected[:K], rtol=1e-11)
+        x = x[:, :K]
+        by_hand = np.sum(x * (SECOND.A @ x - d @ x * expected[:K]), axis=0)
+        np.testing.assert_allclose(slope, by_hand, rtol=1e-9)
+
+
+def test_a_traced_preconditioner_and_guess():
+    """Both may be traced; neither has a derivative."""
+    inverse = jnp.asarray(spectra.hermitian(np.linalg.inv(PENCIL.A)))
+    guess = jnp.asarray(np.random.default_rng(0).standard_normal((N, 2)))
+
+    @jax.jit
+    @functools.partial(jax.value_and_grad, argnums=(0, 1))
+    def value(scale, v0):
+        result = partial_eigh(
+            PENCIL.A,
+            PENCIL.M,
+            K,
+            method="lobpcg",
+            v0=v0,
+            preconditioner=lambda v: scale * (inverse @ v),
+        )
+        return jnp.sum(result.eigenvalues)
+
+    w, (by_scale, by_guess) = value(jnp.array(2.0), guess)
+    np.testing.assert_allclose(w, np.sum(PENCIL.values[:K]), rtol=1e-11)
+    assert by_scale == 0
+    np.testing.assert_array_equal(by_guess, np.zeros((N, 2)))
+
+
+# -- compiling ------------------------------------------------------------------------------------
+
+_COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+@contextlib.contextmanager
+def compilations():
+    """Collect one entry per program that XLA compiles inside."""
+    seen = []
+
+    def listen(event, duration, **_):
+        if event == _COMPILED:
+            seen.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_the_counter_counts():
+    with compilations() as seen:
+        jax.jit(lambda x: jnp.cos(x) + 41)(np.ones(3))
+    assert len(seen) >= 1
+    with compilations() as after:
+        pass
+    assert not after
+
+
+def loss(operator, mass, **options):
+    """Depend on eigenvalues and, whatever the gauge, on eigenvectors."""
+    w, x, _ = partial_eigh(operator, mass, K, n=N, **options)
+    weights = np.linspace(1.0, 2.0, N)
+    return jnp.sum(jnp.sin(w)) + jnp.sum(weights[:, None] * x**2)
+
+
+VALUE_FORMS = {
+    "array": jnp.asarray,
+    "NumPy": np.asarray,
+    "BCOO": lambda a: BCOO.fromdense(jnp.asarray(a), nse=N * N),
+    "Partial": lambda a: Partial(times, jnp.asarray(a)),
+    "pytree with integer leaves": Coordinates.of,
+    "pytree with other leaves": lambda a: Named(jnp.asarray(a), "the usual way", times),
+    "BlockProduct of a pytree": lambda a: BlockProduct(Partial(times, jnp.asarray(a))),
+}
+
+
+def eager_value_and_gradient(form, pencil):
+    """Both, without jit: the gradient with respect to the arrays inside the operators."""
+
+    def value(a, m):
+        return loss(VALUE_FORMS[form](a), VALUE_FORMS[form](m), method="dense")
+
+    w = partial_eigh(VALUE_FORMS[form](pencil.A), VALUE_FORMS[form](pencil.M), K, n=N).eigenvalues
+    if form == "NumPy":
+        return w, jax.grad(lambda a, m: loss(a, m, method="dense"), argnums=(0, 1))(
+            pencil.A, pencil.M
+        )
+    return w, jax.grad(value, argnums=(0, 1))(jnp.asarray(pencil.A), jnp.asarray(pencil.M))
+
+
+@pytest.mark.parametrize("form", VALUE_FORMS)
+def test_other_values_compile_nothing(form):
+    """Neither the eigenpairs nor their gradient, called eagerly, time and again."""
+    eager_value_and_gradient(form, PENCIL)
+    with compilations() as seen:
+        w, gradient = eager_value_and_gradient(form, SECOND)
+    assert not seen
+    np.testing.assert_allclose(w, SECOND.values[:K], rtol=1e-11)
+    assert np.all(np.isfinite(gradient[0]))
+
+
+def test_other_values_compile_nothing_in_an_iteration():
+    """The iterative method with all its arguments: guess, key, preconditioner, options."""
+
+    def solve(pencil, seed):
+        inverse = jnp.asarray(spectra.hermitian(np.linalg.inv(pencil.A)))
+        v0 = np.random.default_rng(seed).standard_normal((N, K))
+
+        def value(a):
+            return loss(
+                a,
+                pencil.M,
+                method="lobpcg",
+                v0=v0,
+                key=jax.random.key(seed),
+                preconditioner=Partial(times, inverse),
+                derivative=Derivative(solver="minres", tol=1e-8),
+            )
+
+        return jax.grad(value)(jnp.asarray(pencil.A))
+
+    solve(PENCIL, 0)
+    with compilations() as seen:
+        gradient = solve(SECOND, 1)
+    assert not seen
+    direct = jax.grad(lambda a: loss(a, SECOND.M, method="dense"))(jnp.asarray(SECOND.A))
+    np.testing.assert_allclose(gradient, direct, rtol=0, atol=1e-6)
+
+
+def test_options_are_part_of_the_program():
+    """The same options, made anew, are the same; others compile another program."""
+
+    def solve(pencil, tol):
+        return partial_eigh(pencil.A, k=1, derivative=Derivative(solver="cg", tol=tol))
+
+    solve(PENCIL, 1e-7)
+    with compilations() as same:
+        solve(SECOND, 1e-7)
+    with compilations() as other:
+        solve(SECOND, 1e-6)
+    assert not same
+    assert other
+
+
+def test_a_closure_is_new_at_every_call():
+    """As documented: what a function closes over is not known to be the same operation."""
+    partial_eigh(closure(PENCIL.A), k=1, n=N)
+    with compilations() as seen:
+        partial_eigh(closure(PENCIL.A), k=1, n=N)
+    assert seen
+
+
+def test_a_closure_under_jit_compiles_once():
+    solve = jax.jit(lambda a: partial_eigh(lambda v: a @ v, k=1, n=N).eigenvalues)
+    solve(PENCIL.A)
+    with compilations() as seen:
+        w = solve(SECOND.A)
+    assert not seen
+    np.testing.assert_allclose(w, spectra.reference(SECOND.A)[0][:1], rtol=1e-11)
+
+
+def test_operators_compare_by_value():
+    """Two operators of one form are one pytree structure; that is what the cache goes by."""
+    for form in VALUE_FORMS:
+        first = as_operator(VALUE_FORMS[form](PENCIL.A), N, FLOAT, "A")
+        second = as_operator(VALUE_FORMS[form](SECOND.A), N, FLOAT, "A")
+        assert jax.tree.structure(first) == jax.tree.structure(second), form
+        assert hash(jax.tree.structure(first)) == hash(jax.tree.structure(second)), form
+    other = as_operator(Partial(times, jnp.asarray(PENCIL.A)), N, FLOAT, "A")
+    third = as_operator(Partial(lambda a, v: a @ v, jnp.asarray(PENCIL.A)), N, FLOAT, "A")
+    assert jax.tree.structure(other) != jax.tree.structure(third)
