@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._linear_solvers import krylov
+from jax_peig._linear_solvers import minres
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
 
-# CG on M for the error bounds: its residual enters squared and times the condition number of M.
+# MINRES on M for the error bounds: its residual enters squared and times the condition number of M.
 MASS_TOLERANCE = 1e-4
 MASS_STEPS = 300
 MARGIN = 1.01
@@ -28,7 +28,7 @@ def error_bounds(
 
     Returned with the number of products with M, and whether M looked positive definite.
 
-    min_i |lam_i - lam| <= ||A x - lam M x||_{M^{-1}} / ||x||_M. The norm is obtained from CG on
+    min_i |lam_i - lam| <= ||A x - lam M x||_{M^{-1}} / ||x||_M. The norm is obtained from MINRES on
     M y = r:  r^H M^{-1} r = [2 Re y^H r - y^H M y] + s^H M^{-1} s  with s = r - M y; the last term
     is at most ||s||^2 / lam_min(M), for which the smallest Rayleigh quotient of the y stands, with
     `MARGIN` for its being an upper bound of lam_min(M).
@@ -40,7 +40,9 @@ def error_bounds(
     if m is None:
         return norm + noise, jnp.array(0), jnp.array(True)
     unit = r / jnp.where(norm > 0, norm, 1).astype(r.dtype)[None, :]
-    y = krylov.cg(lambda block, _: m(block), unit, jnp.full_like(norm, MASS_TOLERANCE), MASS_STEPS)
+    y, products = minres.solve_and_count(
+        lambda block, _: m(block), unit, jnp.full_like(norm, MASS_TOLERANCE), MASS_STEPS
+    )
     my = m(y)
     energy = jnp.sum(y.conj() * my, axis=0).real
     quadratic = 2 * jnp.sum(y.conj() * unit, axis=0).real - energy
@@ -50,8 +52,8 @@ def error_bounds(
     rest = jnp.sum(jnp.abs(unit - my) ** 2, axis=0) / lowest
     bound = MARGIN * norm * jnp.sqrt(jnp.maximum(quadratic, 0) + rest)
     bound = jnp.where(norm > 0, bound, 0) + noise / jnp.sqrt(lowest)
-    # CG runs into the negative eigenvalues of an indefinite matrix, however few.
-    return bound, jnp.array(r.shape[1]), jnp.all(energy >= 0) & (lowest > 0)
+    # A negative eigenvalue of M shows in the energy, the more so the closer to zero it is.
+    return bound, products + r.shape[1], jnp.all(energy >= 0) & (lowest > 0)
 
 
 def cluster_boundaries(values: Array, radii: Array) -> Array:

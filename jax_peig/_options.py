@@ -1,4 +1,4 @@
-"""What a caller may choose about derivatives, as a hashable value."""
+"""What a caller may choose about derivatives, as one frozen value."""
 
 import dataclasses
 from collections.abc import Callable

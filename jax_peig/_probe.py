@@ -77,4 +77,7 @@ def _lanczos(operator: Operator, start: Array, product: Array) -> tuple[Array, A
     carry, first = advance(jnp.zeros_like(start), start / norm, product / norm, zero)
     _, rest = jax.lax.scan(step, carry, length=LANCZOS_STEPS - 1)
     alpha, beta = (jnp.concatenate([f[None], r]) for f, r in zip(first, rest, strict=True))
-    return alpha, beta
+    # Where the space was exhausted early the rest repeats the first Rayleigh quotient.
+    ended = jnp.cumsum(beta == 0) > 0
+    exhausted = jnp.concatenate([jnp.zeros(1, bool), ended[:-1]])
+    return jnp.where(exhausted, alpha[0], alpha), beta

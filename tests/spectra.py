@@ -1,9 +1,13 @@
-"""Dense pencils (A, M) with a prescribed spectrum, for the tests."""
+"""Dense pencils (A, M) with a prescribed spectrum, for the tests; and programs they share."""
 
+import functools
 from typing import NamedTuple
 
+import jax
 import numpy as np
 import scipy.linalg
+
+from jax_peig import partial_eigh
 
 
 class Pencil(NamedTuple):
@@ -113,3 +117,18 @@ def stiff(n: int, k: int, condition: float | None = None) -> Pencil:
     """Make a pencil that takes many steps without a preconditioner: 1 to k, then up to 1e5."""
     values = np.concatenate([np.arange(1.0, k + 1), np.logspace(1, 5, n - k)])
     return pencil(values, condition=condition, seed=14)
+
+
+# -- programs that more than one test uses, compiled once ------------------------------------------
+
+
+@functools.cache
+def jitted(k: int, method: str):
+    """(A, M) -> PartialEigh under jit."""
+    return jax.jit(lambda a, m: partial_eigh(a, m, k, method=method))
+
+
+@functools.cache
+def batched(k: int, method: str):
+    """(A, M) -> PartialEigh over a leading axis of both, under jit."""
+    return jax.jit(jax.vmap(lambda a, m: partial_eigh(a, m, k, method=method)))

@@ -428,7 +428,7 @@ def test_the_key_decides_the_start_and_nothing_else():
 def test_jit_equals_eager(method):
     pencil = spectra.pencil(spectra.clustered(N, K, "inside"), condition=1e2, seed=19)
     eager = solve(pencil, method=method)
-    jitted = jax.jit(lambda a, m: partial_eigh(a, m, K, method=method))(pencil.A, pencil.M)
+    jitted = spectra.jitted(K, method)(pencil.A, pencil.M)
     check(jitted, pencil, K, groups=cluster_groups("inside"))
     np.testing.assert_allclose(jitted.eigenvalues, eager.eigenvalues, rtol=1e-12)
     assert list(jitted.info.clusters) == list(eager.info.clusters)
@@ -440,10 +440,10 @@ def test_vmap_equals_a_loop(method):
     """Problems of different difficulty in one batch; each is what it is alone."""
     pencils = [
         spectra.pencil(spectra.clustered(N, K, where), condition=1e2, seed=20 + i)
-        for i, where in enumerate(["none", "inside", "all"])
+        for i, where in enumerate(["none", "inside", "all", "half"])
     ]
     stacked = [np.stack([getattr(p, name) for p in pencils]) for name in ("A", "M")]
-    batch = jax.vmap(lambda a, m: partial_eigh(a, m, K, method=method))(*stacked)
+    batch = spectra.batched(K, method)(*stacked)
     for i, pencil in enumerate(pencils):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], batch)
         alone = solve(pencil, method=method)

@@ -75,23 +75,15 @@ def test_residual_norms_of_converged_pairs(method):
 def test_how_many_converged(condition):
     """||r|| <= tol (||A|| + |lam| ||M||) ||x||, where the norms are estimated from below."""
     counts = set()
-    for seed in range(10):
+    for seed in range(12):
         pencil = any_pencil(seed, condition)
-        rng = np.random.default_rng(seed)
-        noise = 10.0 ** rng.uniform(-12, 0, K) * rng.standard_normal((N, K))
-        start = pencil.vectors[:, :K] + noise
-        result = partial_eigh(
-            pencil.A, pencil.M, K, method="lobpcg", v0=start, max_steps=1, tol=1e-6
-        )
-        x = np.asarray(result.eigenvectors)
-        size = np.linalg.norm(pencil.A, 2) + np.abs(result.eigenvalues) * np.linalg.norm(
-            pencil.mass, 2
-        )
-        relative = np.linalg.norm(residual(pencil, result), axis=0) / (
-            size * np.linalg.norm(x, axis=0)
-        )
+        result = rough(pencil, seed, 10.0 ** np.random.default_rng(seed).uniform(-14, -6, K))
+        x, w = np.asarray(result.eigenvectors), np.asarray(result.eigenvalues)
+        norm_a, norm_m = np.linalg.norm(pencil.A, 2), np.linalg.norm(pencil.mass, 2)
+        size = (norm_a + np.abs(w) * norm_m) * np.linalg.norm(x, axis=0)
+        relative = np.linalg.norm(residual(pencil, result), axis=0) / size
         count = int(result.info.converged)
-        assert np.sum(relative <= 0.3e-6) <= count <= np.sum(relative <= 1e-6)
+        assert np.sum(relative <= 0.3 * TOL) <= count <= np.sum(relative <= TOL)
         assert (count == K) == (int(result.info.status) == Status.CONVERGED)
         counts.add(count)
     assert len(counts) > 1, "the test does not distinguish"
@@ -365,23 +357,18 @@ def test_what_is_wrong_with_a_product(case, method):
     check_failed(result, status, *WORDS[status])
 
 
-@functools.cache
-def jitted(method):
-    return jax.jit(lambda a, m: partial_eigh(a, m, K, method=method))
-
-
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("case", WRONG)
 def test_what_is_wrong_with_an_array_under_jit(case, method):
     a, m, status = WRONG[case]
-    check_failed(jitted(method)(a, m), status)
+    check_failed(spectra.jitted(K, method)(a, m), status)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_nothing_is_wrong(method):
     for result in (
         partial_eigh(by_product(GOOD.A), by_product(GOOD.M), K, n=N, method=method),
-        jitted(method)(GOOD.A, GOOD.M),
+        spectra.jitted(K, method)(GOOD.A, GOOD.M),
     ):
         assert int(result.info.status) == Status.CONVERGED
         assert result.info.message == "all k pairs converged"
@@ -420,17 +407,17 @@ def test_a_problem_without_mass_somewhere(method):
 
 
 def test_max_steps():
-    result = partial_eigh(GOOD.A, GOOD.M, K, method="lobpcg", max_steps=3)
+    result = rough(GOOD, 0, 1.0)
     info = result.info
     assert int(info.status) == Status.MAX_STEPS
-    assert int(info.steps) == 3
+    assert int(info.steps) == 1
     assert int(info.converged) < K
     assert np.all(np.isfinite(result.eigenvalues))
     x = np.asarray(result.eigenvectors)
     np.testing.assert_allclose(x.T @ GOOD.M @ x, np.eye(K), atol=1e-12)
     with pytest.raises(PartialEighError) as caught:
         info.raise_if_failed()
-    for word in ("MAX_STEPS", "raise max_steps", "preconditioner", "steps: 3", "residual norm"):
+    for word in ("MAX_STEPS", "raise max_steps", "preconditioner", "steps: 1", "residual norm"):
         assert word in str(caught.value)
 
 
@@ -459,8 +446,8 @@ def test_slow_convergence_is_not_stagnation():
         assert int(info.steps) == 400
 
 
-@pytest.mark.parametrize("tol", [1e-2, 1e-5])
-def test_the_tolerance_is_what_stops(tol):
+def test_the_tolerance_is_what_stops():
+    tol = 1e-4
     pencil = spectra.stiff(N, K)
     loose = partial_eigh(pencil.A, k=K, method="lobpcg", tol=tol)
     tight = partial_eigh(pencil.A, k=K, method="lobpcg")
@@ -538,7 +525,7 @@ def test_a_batch_keeps_its_problems_apart(method):
     """Good, NaN, indefinite and a slow one: each has its own account."""
     a = np.stack([GOOD.A, changed(GOOD.A, (1, 2), np.nan), GOOD.A, 3 * GOOD.A])
     m = np.stack([GOOD.M, GOOD.M, -GOOD.M, GOOD.M])
-    result = jax.vmap(jitted(method))(a, m)
+    result = spectra.batched(K, method)(a, m)
     status = [Status(int(s)) for s in result.info.status]
     assert status == [
         Status.CONVERGED,
@@ -574,7 +561,7 @@ def test_the_host_is_needed_for_words(use):
 
 def test_info_passes_through_jit():
     eager = partial_eigh(GOOD.A, GOOD.M, K, method="dense").info
-    info = jitted("dense")(GOOD.A, GOOD.M).info
+    info = spectra.jitted(K, "dense")(GOOD.A, GOOD.M).info
     assert isinstance(info, Info)
     for name in ("converged", "steps", "products", "products_M", "status", "clusters", "cut"):
         np.testing.assert_array_equal(getattr(info, name), getattr(eager, name))
@@ -602,13 +589,13 @@ STRESS = {
     "A NaN": (NAN, EYE, EYE, GUESS),
     "A inf": (INF, EYE, EYE, GUESS),
     "A zero": (ZERO, EYE, EYE, GUESS),
-    "A huge": (1e300 * GOOD.A, EYE, EYE, GUESS),
-    "A tiny": (1e-300 * GOOD.A, EYE, EYE, GUESS),
+    "A huge": (1e200 * GOOD.A, EYE, EYE, GUESS),
+    "A tiny": (1e-200 * GOOD.A, EYE, EYE, GUESS),
     "M NaN": (GOOD.A, NAN, EYE, GUESS),
     "M inf": (GOOD.A, INF, EYE, GUESS),
     "M zero": (GOOD.A, ZERO, EYE, GUESS),
     "M negative": (GOOD.A, -EYE, EYE, GUESS),
-    "M tiny": (GOOD.A, 1e-300 * EYE, EYE, GUESS),
+    "M tiny": (GOOD.A, 1e-100 * EYE, EYE, GUESS),
     "preconditioner NaN": (GOOD.A, EYE, NAN, GUESS),
     "preconditioner inf": (GOOD.A, EYE, INF, GUESS),
     "preconditioner zero": (GOOD.A, EYE, ZERO, GUESS),

@@ -11,7 +11,9 @@ Differences from ``scipy.sparse.linalg.minres``:
 1. Complex Hermitian systems; alpha and beta are real all the same.
 2. All right-hand sides advance together, with one block product a step; a column that is done, or
    whose Lanczos process ended (beta = 0: the solution is exact), stands still.
-3. The stopping test is the residual's T-norm relative to the start; the caller judges.
+3. The stopping test is the residual's T-norm relative to the start; the caller judges. A
+   singular system has to be consistent: otherwise the iterates pass the least-squares solution and
+   run away, which the caller's true residual shows.
 """
 
 from typing import NamedTuple
@@ -43,6 +45,13 @@ class _State(NamedTuple):
 
 def solve(product, b: Block, atol: Array, max_steps: int, preconditioner=None) -> Block:
     """Solve ``A_j z_j = b_j`` for every column; see the package's text for the arguments."""
+    return solve_and_count(product, b, atol, max_steps, preconditioner)[0]
+
+
+def solve_and_count(
+    product, b: Block, atol: Array, max_steps: int, preconditioner=None
+) -> tuple[Block, Array]:
+    """`solve`, and the number of products with one vector."""
     index = jnp.arange(b.shape[1])
     dtype = b.dtype
 
@@ -90,7 +99,7 @@ def solve(product, b: Block, atol: Array, max_steps: int, preconditioner=None) -
         return kept._replace(active=usable & (phi_bar > target) & (beta > 0))
 
     end = jax.lax.while_loop(lambda s: jnp.any(s.active) & (s.step < max_steps), advance, start)
-    return end.x
+    return end.x, end.step * b.shape[1]
 
 
 def _inverse(x: Array) -> Array:

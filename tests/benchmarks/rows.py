@@ -56,10 +56,8 @@ class Trial:
     output: Any
 
 
-def attempt(
-    solver: Solver, problem: Problem, tol: float, starts: int, target: float, *, every: bool
-) -> Trial:
-    """Run and judge a solver at one tolerance; stop at the first bad start unless `every`."""
+def attempt(solver: Solver, problem: Problem, tol: float, starts: int, target: float) -> Trial:
+    """Run and judge a solver at one tolerance; stop at the first bad start."""
     judged, first, false_claims, seconds = [], None, 0, 0.0
     for start in range(starts):
         forward = solver.forward(problem, tol, start)
@@ -71,9 +69,7 @@ def attempt(
             false_claims += 1
         if first is None:
             first = (forward, box[0])
-        if not every and not _reached(verdict, target):
-            break
-        if seconds > PATIENCE:
+        if seconds > PATIENCE or not _reached(verdict, target):
             break
     assert first is not None
     return Trial(
@@ -89,30 +85,37 @@ def attempt(
     )
 
 
-def settle(solver: Solver, problem: Problem, target: float, starts: int) -> Trial:
-    """The loosest tolerance at which the solver is good; its closest approach if there is none."""
-    trial = attempt(
-        solver, problem, solver.first_tolerance(problem, target), starts, target, every=False
-    )
+def settle(
+    solver: Solver, problem: Problem, target: float, starts: int
+) -> tuple[Trial, list[Trial]]:
+    """The loosest tolerance at which the solver is good; its closest approach if there is none.
+
+    Returns
+    -------
+    (Trial, list of Trial)
+        That one, and all that were tried.
+    """
+    trial = attempt(solver, problem, solver.first_tolerance(problem, target), starts, target)
     tried = [trial]
     if trial.good:
         for _ in range(LOOSER):
             if trial.worst.residual > target / STEP or trial.seconds > PATIENCE:
                 break
-            looser = attempt(solver, problem, trial.tol * STEP, starts, target, every=False)
+            looser = attempt(solver, problem, trial.tol * STEP, starts, target)
+            tried.append(looser)
             # a direct solver, or one that knows no better, does not listen to its tolerance
             if not looser.good or looser.worst.residual < 2.0 * trial.worst.residual:
                 break
             trial = looser
-        return trial
+        return trial, tried
     for _ in range(TIGHTER):
-        if trial.seconds > PATIENCE * 4:
+        if trial.seconds > 4.0 * PATIENCE:
             break
-        trial = attempt(solver, problem, trial.tol / STEP, starts, target, every=False)
+        trial = attempt(solver, problem, trial.tol / STEP, starts, target)
         tried.append(trial)
         if trial.good:
-            return trial
-    return min(tried, key=lambda t: (not t.worst.right, _or_inf(t.worst.residual)))
+            return trial, tried
+    return min(tried, key=lambda t: (not t.worst.right, _or_inf(t.worst.residual))), tried
 
 
 def bench(
@@ -154,8 +157,9 @@ def bench(
     if skipped is not None:
         return row | {"status": f"not run: {skipped}"}
     try:
-        trial = settle(solver, problem, target, starts)
+        trial, tried = settle(solver, problem, target, starts)
         row |= _forward_entries(trial, problem, repeat)
+        row["false_claims"] = sum(each.false_claims for each in tried)
     except Exception as error:  # the failure of a peer is a result
         return row | {"status": _failure(error)}
     if gradients and solver.differentiable:
@@ -175,7 +179,6 @@ def _forward_entries(trial: Trial, problem: Problem, repeat: int) -> dict[str, A
         "residual": trial.worst.residual,
         "right": trial.worst.right,
         "right_starts": [trial.right, trial.starts],
-        "false_claims": trial.false_claims,
         "eigenvalue_error": trial.worst.eigenvalue_error,
         "orthonormality": trial.worst.orthonormality,
         "products": None if forward.products is None else forward.products(trial.output),
@@ -220,7 +223,7 @@ def describe(problem: Problem) -> dict[str, Any]:
         "n": problem.n,
         "k": problem.k,
         "which": problem.which,
-        "relative_gap": problem.gap / problem.norm,
+        "relative_gap": problem.gap * problem.mass_norm / problem.norm,
         "backward_products_of_deflated_cg": backward_products(problem),
     }
 

@@ -199,7 +199,7 @@ def _title(described: dict[str, Any]) -> str:
     products = described["backward_products_of_deflated_cg"]
     text = (
         f"\n{described['problem']}: {described['title']}; n = {described['n']}, "
-        f"k = {described['k']} {described['which']}, gap / ||A|| = {described['relative_gap']:.1e}"
+        f"k = {described['k']} {described['which']}, relative gap {described['relative_gap']:.1e}"
     )
     if products is not None:
         text += f", L2's backward in {products} products of deflated CG"

@@ -198,8 +198,10 @@ def _judge(
 
 
 def gradient_error(problem: Problem, loss: str, gradient: np.ndarray) -> float:
-    """Relative error ||g - exact|| / ||exact||, a matrix gradient symmetrised first."""
+    """Relative error ||g - exact|| / ||exact||, a matrix gradient symmetrised first; or NaN."""
     gradient = np.asarray(gradient)
+    if not np.isfinite(gradient).all():
+        return float("nan")
     if not problem.potential:
         gradient = (gradient + np.swapaxes(gradient, -1, -2)) / 2.0
     exact = problem.exact.gradient[loss]

@@ -93,7 +93,7 @@ class TorchLobpcg(_Torch):
             values = values.index_add(0, diagonal, theta)
             A = torch.sparse_coo_tensor(indices, values, (problem.n, problem.n)).coalesce()
         if problem.mass is not None:
-            B = _sparse(problem.mass)
+            B = _sparse(problem.mass).to_sparse_coo()
         X = torch.from_numpy(starting_block(problem, problem.k, start))
         if problem.batched:
             X = X.expand(*A.shape[:-1], problem.k).clone()
