@@ -40,7 +40,7 @@ def error_bounds(
     if m is None:
         return norm + noise, jnp.array(0), jnp.array(True)
     unit = r / jnp.where(norm > 0, norm, 1).astype(r.dtype)[None, :]
-    y, products = minres.solve_and_count(
+    y, products, positive = minres.solve_and_report(
         lambda block, _: m(block), unit, jnp.full_like(norm, MASS_TOLERANCE), MASS_STEPS
     )
     my = m(y)
@@ -52,8 +52,7 @@ def error_bounds(
     rest = jnp.sum(jnp.abs(unit - my) ** 2, axis=0) / lowest
     bound = MARGIN * norm * jnp.sqrt(jnp.maximum(quadratic, 0) + rest)
     bound = jnp.where(norm > 0, bound, 0) + noise / jnp.sqrt(lowest)
-    # A negative eigenvalue of M shows in the energy, the more so the closer to zero it is.
-    return bound, products + r.shape[1], jnp.all(energy >= 0) & (lowest > 0)
+    return bound, products + r.shape[1], positive & jnp.all(energy >= 0) & (lowest > 0)
 
 
 def cluster_boundaries(values: Array, radii: Array) -> Array:

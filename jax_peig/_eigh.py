@@ -79,7 +79,8 @@ def partial_eigh(
         Of the vectors: float32, float64, complex64 or complex128. Default: that of the arrays
         given, else JAX's default float. float64 needs ``jax_enable_x64``.
     v0 : (n,) or (n, b), optional
-        A starting guess, for example the eigenvectors of a nearby problem. Its derivative is zero.
+        A starting guess, for example the eigenvectors of a nearby problem; columns beyond the k-th
+        are not used. Its derivative is zero.
     preconditioner : operator, optional
         As A: an approximate inverse of A - sigma M, positive definite, for method "lobpcg" and for
         the derivative's linear systems. Its derivative is zero.
@@ -248,8 +249,8 @@ def _solve(
     probe_m = probe(m, keys[1], n, static.dtype)
     block = _blocks.random_block(keys[2], n, static.width, static.dtype)
     if start is not None:
-        # At least one column stays random, so that nothing is out of the iteration's sight.
-        given = start[:, : static.width - 1] if static.width < n else start[:, : static.width]
+        # The guard vectors stay random, so that nothing is out of the iteration's sight.
+        given = start[:, : static.k]
         block = jnp.concatenate([given, block[:, given.shape[1] :]], axis=1)
     ritz = lobpcg.solve(
         a,
@@ -309,12 +310,12 @@ def _account(
     values, vectors = ritz.values[:seen], ritz.vectors[:, :seen]
     r = residuals(ritz)[:, :seen]
     norm = _blocks.column_norms(r)
-    reached = relative_residuals(r, values, vectors, norms)[:k] <= static.tol
-    converged = jnp.where(valid, jnp.sum(reached), 0)
     bounds, mass_products, definite = _clusters.error_bounds(values, r, vectors, m, norms)
     unseen = valid & ~definite
     valid = valid & definite
     status = jnp.where(unseen, int(Status.M_NOT_POSITIVE_DEFINITE), status)
+    reached = relative_residuals(r, values, vectors, norms)[:k] <= static.tol
+    converged = jnp.where(valid, jnp.sum(reached), 0)
     tolerance = _clusters.degeneracy_tolerance(values[:k], static.degeneracy_tol)
     boundaries = _clusters.cluster_boundaries(values, jnp.maximum(bounds, tolerance / 2))
     labels = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(boundaries[: k - 1])])

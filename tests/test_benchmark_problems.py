@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from .benchmarks import problems, rows, run, solvers, timing
+from .benchmarks import peers, problems, rows, run, solvers, timing
 
 SIZES = {"P1": 7, "P2": 9, "P3": 6, "P4": 40, "P5": 120, "P6": 3}
 LOSSES = ("L1", "L2")
@@ -245,6 +245,15 @@ class TestRows:
         assert ratio["forward"] == pytest.approx(4.0)
         assert ratio["products"] == pytest.approx(0.5)
         assert not ratio["both_reached"]
+
+
+def test_every_peer_says_whether_it_can_run(problem):
+    for peer in peers.all_peers():
+        for reason in (peer.unavailable(), peer.unsuited(problem)):
+            assert reason is None or isinstance(reason, str)
+    suited = [p.name for p in peers.all_peers() if p.unsuited(problem) is None]
+    assert ("jnp.linalg.eigh" in suited) == (problem.name in ("P4", "P6"))
+    assert ("PRIMME" in suited) == (problem.name != "P6")
 
 
 def test_counter_counts_vectors():

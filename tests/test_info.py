@@ -632,9 +632,10 @@ def test_nothing_hangs_and_nothing_lies(case):
     elif status not in (Status.MAX_STEPS, Status.STAGNATED):
         assert np.all(np.isnan(result.eigenvalues))
     wrong = {"A NaN", "A inf", "M NaN", "M inf", "preconditioner NaN", "preconditioner inf"}
-    if case in wrong | {"all NaN", "guess NaN", "guess inf"}:
+    if case in wrong | {"all NaN"}:
         assert status == Status.NOT_FINITE
     if case in ("M zero", "M negative", "all zero"):
         assert status == Status.M_NOT_POSITIVE_DEFINITE
-    if case in ("A zero", "A tiny", "A huge", "M tiny", "guess zero"):
+    # A guess that is no guess is replaced by random columns.
+    if case in ("A zero", "A tiny", "A huge", "M tiny") or case.startswith("guess"):
         assert status == Status.CONVERGED

@@ -130,6 +130,17 @@ def test_singular_consistent(kernel, dtype):
         np.testing.assert_allclose(pencil.A @ z[:, 0], pencil.A @ x, rtol=0, atol=1e-9)
 
 
+def test_singular_inconsistent_ends_and_shows():
+    """No solution: the loop ends, and the true residual tells, as it always has to be asked."""
+    values = INDEFINITE.copy()
+    values[5] = 0
+    a, b = matrix(values, seed=2), rhs()
+    z = solve(a, b)
+    least = np.linalg.norm(b - a @ (np.linalg.pinv(a, rcond=1e-10) @ b), axis=0)
+    assert np.all(least > 1e-2)
+    assert not np.any(np.linalg.norm(b - a @ z, axis=0) < 0.99 * least)
+
+
 @pytest.mark.parametrize("condition", [1e4, 1e6])
 def test_ill_conditioned(condition):
     """As accurate as SciPy's, driven to its limit: MINRES loses eps condition^2 in the residual."""

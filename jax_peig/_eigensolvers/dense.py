@@ -71,14 +71,16 @@ def _row(values: Array, like: Block) -> Array:
 
 
 def _first_order(values: Array, vectors: Block, r: Block) -> Block:
-    """The error of the first eigenvectors, sum_i x_i x_i^H r_j / (lam_i - lam_j), i != j.
+    """The error of the first eigenvectors along the others, sum_i x_i x_i^H r_j / (lam_i - lam_j).
 
-    Near neighbours are left to the Rayleigh-Ritz step that follows.
+    Components along each other, and along near neighbours, are left to Rayleigh-Ritz.
     """
-    difference = values[:, None] - values[None, : r.shape[1]]
-    scale = jnp.maximum(jnp.abs(values)[:, None], jnp.abs(values)[None, : r.shape[1]])
-    near = jnp.abs(difference) <= _tolerances.degeneracy(r.dtype) * scale
-    inverse = jnp.where(near, 0, 1 / jnp.where(near, 1, difference))
+    kept = r.shape[1]
+    difference = values[:, None] - values[None, :kept]
+    scale = jnp.maximum(jnp.abs(values)[:, None], jnp.abs(values)[None, :kept])
+    skipped = jnp.abs(difference) <= _tolerances.degeneracy(r.dtype) * scale
+    skipped |= jnp.arange(values.shape[0])[:, None] < kept
+    inverse = jnp.where(skipped, 0, 1 / jnp.where(skipped, 1, difference))
     return vectors @ (_blocks.gram(vectors, r) * inverse.astype(r.dtype))
 
 

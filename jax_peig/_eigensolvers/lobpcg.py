@@ -242,6 +242,7 @@ class _Problem(NamedTuple):
         width = state.theta.shape[0]
         r = self.residual(x, state.theta)
         w = multiply(self.preconditioner, r)
+        finite = state.finite & jnp.all(jnp.isfinite(w))
         w, mw, definite = self.orthonormal(w, [x, p])
         wl = _Layers(w, self.a(w), w if self.mass is None else mw)
         # Rayleigh-Ritz on S = [X, W, P]: theta, C from (S^H A S, S^H M S).
@@ -260,6 +261,7 @@ class _Problem(NamedTuple):
             step=state.step + 1,
             products=state.products + width,
             products_M=state.products_M + (0 if self.mass is None else 2 * width),
+            finite=finite,
             definite=state.definite & definite,
         )
 

@@ -39,19 +39,24 @@ class _State(NamedTuple):
     cs: Array
     sn: Array
     phi_bar: Array  # norm of the residual
+    pivot: Array  # of the tridiagonal matrix: its last diagonal entry in L D L^T
+    positive: Array  # all pivots were positive
     step: Array
     active: Array
 
 
 def solve(product, b: Block, atol: Array, max_steps: int, preconditioner=None) -> Block:
     """Solve ``A_j z_j = b_j`` for every column; see the package's text for the arguments."""
-    return solve_and_count(product, b, atol, max_steps, preconditioner)[0]
+    return solve_and_report(product, b, atol, max_steps, preconditioner)[0]
 
 
-def solve_and_count(
+def solve_and_report(
     product, b: Block, atol: Array, max_steps: int, preconditioner=None
-) -> tuple[Block, Array]:
-    """`solve`, and the number of products with one vector."""
+) -> tuple[Block, Array, Array]:
+    """`solve`, the number of products with one vector, and whether A looked positive definite.
+
+    The Lanczos matrix is definite where A is, and the signs of its pivots tell.
+    """
     index = jnp.arange(b.shape[1])
     dtype = b.dtype
 
@@ -71,7 +76,8 @@ def solve_and_count(
     zero, zeros = jnp.zeros_like(beta), jnp.zeros_like(b)
     start = _State(
         zeros, zeros, b, y, zeros, zeros, jnp.ones_like(beta), beta, zero, zero,
-        -jnp.ones_like(beta), zero, beta, jnp.array(0), (beta > target) & (beta > 0),
+        -jnp.ones_like(beta), zero, beta, jnp.ones_like(beta), jnp.ones_like(beta, bool),
+        jnp.array(0), (beta > target) & (beta > 0),
     )  # fmt: skip
 
     def advance(s: _State) -> _State:
@@ -90,16 +96,17 @@ def solve_and_count(
         cs, sn = gamma_bar * _inverse(gamma), beta * _inverse(gamma)
         w = scale(v - scale(s.w1, s.epsilon) - scale(s.w, delta), _inverse(gamma))
         phi_bar = sn * s.phi_bar
+        pivot = alpha - jnp.where(s.step > 0, s.beta**2 / s.pivot, 0)
         new = _State(
             s.x + scale(w, cs * s.phi_bar), s.r2, y, ty, s.w, w, s.beta, beta, delta_bar, epsilon,
-            cs, sn, phi_bar, s.step + 1, s.active,
+            cs, sn, phi_bar, pivot, s.positive & (pivot > 0), s.step + 1, s.active,
         )  # fmt: skip
         usable = s.active & jnp.isfinite(beta) & (gamma > 0)
         kept = jax.tree.map(lambda n, o: jnp.where(usable, n, o) if n.ndim else n, new, s)
         return kept._replace(active=usable & (phi_bar > target) & (beta > 0))
 
     end = jax.lax.while_loop(lambda s: jnp.any(s.active) & (s.step < max_steps), advance, start)
-    return end.x, end.step * b.shape[1]
+    return end.x, end.step * b.shape[1], jnp.all(end.positive)
 
 
 def _inverse(x: Array) -> Array:
