@@ -315,7 +315,7 @@ def _product_and_tangent(operator: Operator | None, tangent, x: Block):
     active = [
         i
         for i, (leaf, dot) in enumerate(zip(leaves, dots, strict=True))
-        if type(dot) is not SymbolicZero and jnp.issubdtype(leaf.dtype, jnp.inexact)
+        if type(dot) is not SymbolicZero and jnp.issubdtype(jax.typeof(leaf).dtype, jnp.inexact)
     ]
     if not active:
         return apply_hermitian(operator, x), None

@@ -1,10 +1,12 @@
 """partial_eigh: from operators to eigenpairs with derivatives and an account of their quality."""
 
+import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 
 from jax_peig import _arguments, _blocks, _clusters, _derivatives, _tolerances
 from jax_peig._eigensolvers import dense, lobpcg
@@ -179,7 +181,27 @@ def partial_eigh(
     )
     start = None if v0 is None else jnp.asarray(v0).astype(dtype).reshape(n, -1)
     key = jax.random.key(0) if key is None else key
-    return _partial_eigh(static, a, m, outer, outer if inner is None else inner, start, key)
+    arguments = (a, m, outer, outer if inner is None else inner, start, key)
+    return _over_devices(functools.partial(_partial_eigh, static), arguments, n)
+
+
+def _over_devices(solve, arguments, n: int) -> PartialEigh:
+    """``solve(*arguments)``, left to the compiler's partitioning on a mesh of Explicit axes.
+
+    There every contraction over a sharded axis would have to say how its result is sharded. The
+    eigenvectors come back sharded as the first argument that has n rows, all else replicated.
+    """
+    kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(arguments)]
+    meshes = [k.sharding.mesh for k in kinds if AxisType.Explicit in k.sharding.mesh.axis_types]
+    if not meshes:
+        return solve(*arguments)
+    rows = [k.sharding.spec[0] for k in kinds if k.shape[:1] == (n,)]
+    by_rows = PartitionSpec(next((r for r in rows if r is not None), None), None)
+    block, rest = (NamedSharding(meshes[0], spec) for spec in (by_rows, PartitionSpec()))
+    fields: dict[str, Any] = {field.name: rest for field in dataclasses.fields(Info)}
+    fields["MX"] = None if arguments[1] is None else block
+    shardings: Any = (rest, block, Info(**fields))
+    return auto_axes(solve, out_sharding=PartialEigh(*shardings))(*arguments)
 
 
 def _rules(derivative: Derivative, method: str, which: str, dtype) -> _derivatives.Rules:

@@ -178,7 +178,7 @@ def _jvp(primals, tangents, *, linear_map, active_in, active_out):
     nonzero = [None if type(t) is ad.Zero else t for t in tangents]
     residual_tangents, input_tangents = _split(nonzero, active_in)
     residual_tangents = [
-        t if jnp.issubdtype(r.dtype, jnp.inexact) else None
+        t if jnp.issubdtype(jax.typeof(r).dtype, jnp.inexact) else None
         for r, t in zip(residuals, residual_tangents, strict=True)
     ]
     if any(t is not None for t in residual_tangents):

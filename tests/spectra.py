@@ -123,9 +123,9 @@ def stiff(n: int, k: int, condition: float | None = None) -> Pencil:
 
 
 @functools.cache
-def jitted(k: int, method: str):
+def jitted(k: int, method: str, which: str = "smallest"):
     """(A, M) -> PartialEigh under jit."""
-    return jax.jit(lambda a, m: partial_eigh(a, m, k, method=method))
+    return jax.jit(lambda a, m: partial_eigh(a, m, k, method=method, which=which))
 
 
 @functools.cache

@@ -133,11 +133,24 @@ def test_third_order():
     assert_close(third(pencil, T0)[..., 0], wanted, 1e-5)
 
 
-def test_taylor_remainder():
+@pytest.mark.parametrize("sizes", [(3, 3), (1, 2, 1, 2)], ids=str)
+@pytest.mark.parametrize("beyond", [0, 1])
+def test_all_pairs_and_all_but_one(sizes, beyond):
+    """k = n, where there is no complement, and k = n - 1."""
+    pencil = gf.make(sizes, seed=17, n=gf.K + beyond)
+    wanted = gf.gradient_fd(functools.partial(gf.reference, pencil), T0)
+    assert_close(gradient(method="dense")(pencil, T0), wanted, 1e-8)
+    if beyond == 0:
+        twice = hessian(jax.jacfwd, jax.jacrev, method="dense")(pencil, T0)
+        assert_close(twice, gf.hessian_fd(functools.partial(gf.reference, pencil), T0), 1e-6)
+
+
+@pytest.mark.parametrize("method", ["dense", "lobpcg"])
+def test_taylor_remainder(method):
     """L(t) - L(0) - g t - t H t / 2 falls with the cube of t."""
-    pencil = gf.make((1, 2, 3), seed=11)
-    g = gradient(method="dense")(pencil, T0)
-    h = hessian(jax.jacfwd, jax.jacrev, method="dense")(pencil, T0)
+    pencil = gf.make((1, 2, 3), seed=11, n=gf.LARGE)
+    g = gradient(method=method)(pencil, T0)
+    h = hessian(jax.jacfwd, jax.jacrev, method=method)(pencil, T0)
     direction = np.array([0.6, -0.8])
     steps = 0.04 / 2.0 ** np.arange(4)
 
@@ -149,10 +162,11 @@ def test_taylor_remainder():
     np.testing.assert_allclose(rates, 3, atol=0.25)
 
 
+@pytest.mark.parametrize("method", ["dense", "lobpcg"])
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
-def test_forward_and_reverse_are_adjoint(dtype):
+def test_forward_and_reverse_are_adjoint(dtype, method):
     """<ct, push(t)> = <pull(ct), t> for arbitrary tangents and cotangents, gauge ignored."""
-    options = {"method": "dense", "derivative": Derivative(on_gauge="ignore")}
+    options = {"method": method, "derivative": Derivative(on_gauge="ignore", tol=1e-13)}
 
     def pairs(a, m):
         return gf.partial_eigh(a, m, gf.K, **options)[:2]
@@ -177,8 +191,9 @@ def test_forward_and_reverse_are_adjoint(dtype):
     np.testing.assert_allclose(m_bar, m_bar.conj().T, atol=1e-10)
 
 
+@pytest.mark.parametrize("method", ["dense", "lobpcg"])
 @pytest.mark.parametrize("generalized", [False, True], ids=["standard", "generalized"])
-def test_projector_derivative_by_full_spectrum(generalized):
+def test_projector_derivative_by_full_spectrum(generalized, method):
     """X' X^H + X X'^H of whole clusters against the sum over all states, in NumPy.
 
     P_c' = sum_{i in c, a not in c} x_a [x_a^H (A' - lam_i M') x_i / (lam_i - lam_a)] x_i^H + h.c.
@@ -190,11 +205,8 @@ def test_projector_derivative_by_full_spectrum(generalized):
     m_dot = np.zeros_like(m) if pencil.m is None else pencil.m[1]
     lam, x = gf.scipy.linalg.eigh(a, m)
 
-    def cluster(matrix, vectors, dots):
-        return matrix(vectors, dots) + matrix(vectors, dots).conj().T
-
     def push(a, m):
-        return gf.partial_eigh(a, m if generalized else None, gf.K, method="dense")[:2]
+        return gf.partial_eigh(a, m if generalized else None, gf.K, method=method)[:2]
 
     (_, xs), (w_dot, x_dot) = jax.jvp(push, (a, m), (a_dot, m_dot))
     for c in (slice(0, 2), slice(2, 3), slice(3, 6)):

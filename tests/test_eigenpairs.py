@@ -121,11 +121,10 @@ def test_a_cut_cluster(method, separation):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_largest(method):
-    dtype, condition = KINDS["complex, M"]
     values = spectra.clustered(N, K, "inside")
-    pencil = spectra.pencil(-values, dtype=dtype, condition=condition, seed=5)
+    pencil = spectra.pencil(-values, condition=1e2, seed=5)
     groups = cluster_groups("inside")
-    result = solve(pencil, method=method, which="largest")
+    result = spectra.jitted(K, method, "largest")(pencil.A, pencil.M)
     # The largest of -A are the smallest of A: index ranges count from the end.
     mirrored = [(N - last, N - first) for first, last in groups]
     check(result, pencil, K, which="largest", groups=mirrored)
@@ -172,12 +171,10 @@ def test_against_scipys_iterative_solvers():
     ("n", "k", "method"),
     [
         (1, 1, "dense"),
-        (2, 1, "dense"),
         (3, 1, "dense"),
         (3, 2, "dense"),
         (3, 3, "dense"),
         (3, 1, "lobpcg"),
-        (N, 1, "dense"),
         (N, N - 1, "dense"),
         (N, N, "dense"),
         (N, 1, "lobpcg"),
@@ -240,7 +237,7 @@ def test_a_low_rank_matrix(method):
     values[:K] = 1
     pencil = spectra.pencil(values, seed=9)
     groups = [(N - K, N)]
-    result = solve(pencil, method=method, which="largest")
+    result = spectra.jitted(K, method, "largest")(pencil.A, pencil.mass)
     check(result, pencil, K, which="largest", groups=groups)
     assert not result.info.cut
     np.testing.assert_allclose(result.info.gap, 1.0, rtol=1e-10)

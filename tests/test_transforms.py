@@ -255,7 +255,7 @@ SHARDED = """
     import re
 
     n = 4096
-    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.AXES,))
 
     def product(v, block):
         # Local but for sums over the rows: what is gathered beyond is the package's.
@@ -286,11 +286,12 @@ SHARDED = """
 
 
 @pytest.mark.slow
-def test_blocks_stay_partitioned_over_devices():
+@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
+def test_blocks_stay_partitioned_over_devices(axes):
     """Rows over four (virtual) devices: no block of vectors is gathered on one."""
     flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
     run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SHARDED)],
+        [sys.executable, "-c", textwrap.dedent(SHARDED).replace("AXES", axes)],
         env={**os.environ, "XLA_FLAGS": flags},
         capture_output=True,
         text=True,

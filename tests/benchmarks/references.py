@@ -16,6 +16,7 @@ No difference of two members of one cluster is ever divided by. For a diagonal d
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,7 +49,7 @@ def reference(problem: Problem) -> Reference:
     value = {name: float(problem.loss(name, lam, X, problem.w, problem.c)) for name in ("L1", "L2")}
     if problem.batched:
         pairs = [
-            _gradients(problem, X[b], lambda j, g, b=b: problem.resolvent(b, j, g))
+            _gradients(problem, X[b], functools.partial(problem.resolvent, b))
             for b in range(len(X))
         ]
         gradient = {name: np.stack([pair[name] for pair in pairs]) for name in ("L1", "L2")}

@@ -50,9 +50,8 @@ def _tensor_pairs(
     for flat in order[:k]:
         index = np.unravel_index(flat, grid.shape)
         columns.append(functools.reduce(np.kron, [basis[:, i] for i in index]))
-    free = np.ones(grid.size, bool)
-    free[order[:occupied]] = False
-    free = free.reshape(grid.shape)
+    free = np.ones(grid.shape, bool)
+    free.flat[order[:occupied]] = False
 
     def transform(matrix: np.ndarray, block: np.ndarray) -> np.ndarray:
         for axis in range(axes):
