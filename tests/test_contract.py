@@ -94,6 +94,11 @@ PINNED = {
     "jax.interpreters.mlir",
     "jax.interpreters.mlir.lower_fun",
     "jax.interpreters.mlir.register_lowering",
+    "jax.sharding.AxisType",
+    "jax.sharding.NamedSharding",
+    "jax.sharding.PartitionSpec",
+    "jax.sharding.auto_axes",
+    "jax.typeof",
 }
 
 

@@ -81,7 +81,10 @@ def cluster_groups(where):
 
 
 @pytest.mark.parametrize("where", spectra.CLUSTERS)
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind",
+    ["real", "real, M", pytest.param("complex", marks=pytest.mark.slow), "complex, M"],
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_exact_clusters(method, kind, where):
     dtype, condition = KINDS[kind]
