@@ -42,6 +42,7 @@ def check(
     max_steps: int | None,
     degeneracy_tol: float | None,
     derivative: Derivative,
+    key: Any,
 ) -> Arguments:
     """Check everything that can be checked without computing; see `partial_eigh`."""
     if a is None:
@@ -58,6 +59,10 @@ def check(
     if not isinstance(derivative, Derivative):
         raise TypeError(
             f"partial_eigh: derivative is {derivative!r}; expected a jax_peig.Derivative(...)."
+        )
+    if key is not None and not _is_key(key):
+        raise TypeError(
+            f"partial_eigh: key is {key!r}; expected a JAX PRNG key. Make one by jax.random.key(0)."
         )
     v0 = None if v0 is None else _vectors(v0)
     n = _order(a, m, n, v0)
@@ -78,6 +83,14 @@ def check(
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"partial_eigh: {name}={value!r}; expected one of {allowed}.")
+
+
+def _is_key(key: Any) -> bool:
+    """A typed key, or the pair of uint32 of ``jax.random.PRNGKey``."""
+    if not is_array(key):
+        return False
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0
+    return typed or (key.dtype == np.uint32 and key.shape == (2,))
 
 
 def _vectors(v0: Any) -> Any:

@@ -159,6 +159,7 @@ def partial_eigh(
     k, n, dtype, method = _arguments.check(
         A, M, k, which=which, n=n, dtype=dtype, v0=v0, method=method, tol=tol,
         max_steps=max_steps, degeneracy_tol=degeneracy_tol, derivative=derivative,
+        key=key,
     )  # fmt: skip
     width = n if method == "dense" else lobpcg.block_width(n, k)
 

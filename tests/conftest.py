@@ -5,8 +5,11 @@ import os
 # Compile quickly rather than well: compilation is nearly all of the suite's time.
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
+import gc
+
 import hypothesis
 import jax
+import pytest
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -16,3 +19,11 @@ hypothesis.settings.register_profile(
     "suite", deadline=None, derandomize=True, database=None, max_examples=20
 )
 hypothesis.settings.load_profile("suite")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_compiled_programs():
+    """Each compiled program holds memory maps, of which a process has 65,530; XLA crashes there."""
+    yield
+    jax.clear_caches()
+    gc.collect()

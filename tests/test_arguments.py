@@ -87,6 +87,13 @@ CASES = {
         TypeError,
         ["derivative is 'cg'", "Derivative(...)"],
     ),
+    "key a number": (DENSE, {"k": 2, "key": 0}, TypeError, ["key is 0", "jax.random.key(0)"]),
+    "key an array": (
+        DENSE,
+        {"k": 2, "key": np.ones(2)},
+        TypeError,
+        ["key is array", "jax.random.key(0)"],
+    ),
     "unknown keyword": (DENSE, {"k": 2, "wich": "largest"}, TypeError, ["wich", "unexpected"]),
     "n missing": (product, {"k": 2}, ValueError, ["n is missing", "n=...", "v0"]),
     "n float": (product, {"k": 2, "n": 3.5}, TypeError, ["n is 3.5", "integer"]),

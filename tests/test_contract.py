@@ -83,6 +83,7 @@ PINNED = {
     "jax.core.eval_jaxpr",
     "jax.custom_derivatives.SymbolicZero",
     "jax.dtypes.canonicalize_dtype",
+    "jax.dtypes.prng_key",
     "jax.experimental.sparse.BCOO",
     "jax.extend.core.Primitive",
     "jax.interpreters.ad",
