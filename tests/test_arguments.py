@@ -448,5 +448,6 @@ def test_auto_is_dense_where_n_is_small_or_k_large(n, k, method):
     checked = _arguments.check(
         product, None, k, which="smallest", n=n, dtype=None, v0=None, method="auto", tol=None,
         max_steps=None, degeneracy_tol=None, derivative=Derivative(),
+        key=None,
     )  # fmt: skip
     assert checked == (k, n, np.dtype(float), method)
