@@ -10,6 +10,7 @@ arguments or the files cannot be used, with one line on stderr that says why.
 
 import argparse
 import gzip
+import inspect
 import io
 import pathlib
 import sys
@@ -28,6 +29,10 @@ import scipy.sparse
 import jax_peig
 from jax_peig import _membrane
 from jax_peig._results import Status
+
+# SciPy changes what mmread returns for a sparse file, and warns; older ones do not know the choice.
+_CHOICES = inspect.signature(scipy.io.mmread).parameters
+AS_SPARSE_ARRAYS = {"spmatrix": False} if "spmatrix" in _CHOICES else {}
 
 # Up to this order a file's matrices are treated as dense ones.
 _DENSE_ORDER = 2000
@@ -178,7 +183,7 @@ def read_hermitian(path: str) -> Any:
     try:
         with gzip.open(path) if path.endswith(".gz") else open(path, "rb") as file:
             text, pattern = _well_formed(file.read())
-        matrix = scipy.io.mmread(io.BytesIO(text))
+        matrix = scipy.io.mmread(io.BytesIO(text), **AS_SPARSE_ARRAYS)
     except (OSError, ValueError, OverflowError, MemoryError, EOFError, zlib.error) as error:
         raise InputError(
             f"{path}: cannot be read as a Matrix Market file ({_first_line(error)})"

@@ -320,7 +320,9 @@ def test_lund(capsys):
     files = [LUND / "lund_a.mtx", LUND / "lund_b.mtx"]
     if not all(path.is_file() for path in files):
         pytest.skip(f"no Lund matrices in {LUND}: they are shared data, not part of the project")
-    k_matrix, m_matrix = (scipy.io.mmread(path).toarray() for path in files)
+    k_matrix, m_matrix = (
+        scipy.io.mmread(path, **program.AS_SPARSE_ARRAYS).toarray() for path in files
+    )
     code, out, err = run(capsys, *files, "-k", 10)
     assert (code, err) == (0, ""), out
     exact = scipy.linalg.eigh(k_matrix, m_matrix, eigvals_only=True)[:10]
