@@ -29,7 +29,8 @@ class Derivative:
         Bound on the steps of one solve. Default: 10,000 (float64: a gap of 1e-7 ||A||).
     preconditioner : operator, optional
         As in `partial_eigh`, positive definite; default: that of the eigensolver. Its derivative
-        is zero.
+        is zero. With an array in it the value is not hashable, as the array is not; nothing in the
+        package needs it to be.
     on_gauge : {"nan", "warn", "ignore"}
         What a gradient returns that depends on an arbitrary choice: of the vectors inside a
         cluster, of a complex vector's phase, of the part of a cluster that k cuts. "ignore" takes
