@@ -1,8 +1,7 @@
-"""Error bounds, clusters, the gap, and the checks of whether a question is well posed.
+"""Error bounds of eigenvalues, and the clusters of those that cannot be told apart.
 
-Section numbers of the mathematics: the residual bound is Weyl's inequality (Parlett, The Symmetric
-Eigenvalue Problem, 1998, section 15.9 for M != I); the checks extend eq. 2.13 of Kasim
-(arXiv:2011.04366).
+The residual bound is Weyl's inequality; for M != I see Parlett, The Symmetric Eigenvalue Problem
+(1998), chapter 15.
 """
 
 import jax

@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jax_peig import _blocks, _clusters, _sylvester, _well_posed
-from jax_peig._linear_map import LinearMap, bind
+from jax_peig._linear_map import LinearMap, bind, jvp_along
 from jax_peig._operators import Operator, apply_hermitian
 from jax_peig._sylvester import Settings, System
 from jax_peig._types import Array, Block
@@ -311,22 +311,18 @@ def _product_and_tangent(operator: Operator | None, tangent, x: Block):
     """A X, and A' X at fixed X: None where A does not move."""
     if operator is None:
         return x, None
-    leaves, dots = list(operator.leaves), list(tangent.leaves)
-    active = [
-        i
-        for i, (leaf, dot) in enumerate(zip(leaves, dots, strict=True))
-        if type(dot) is not SymbolicZero and jnp.issubdtype(jax.typeof(leaf).dtype, jnp.inexact)
+    moves = [
+        type(dot) is not SymbolicZero and jnp.issubdtype(jax.typeof(leaf).dtype, jnp.inexact)
+        for leaf, dot in zip(operator.leaves, tangent.leaves, strict=True)
     ]
-    if not active:
+    if not any(moves):
         return apply_hermitian(operator, x), None
 
-    def product(*moving):
-        full = list(leaves)
-        for i, leaf in zip(active, moving, strict=True):
-            full[i] = leaf
-        return apply_hermitian(dataclasses.replace(operator, leaves=tuple(full)), x)
+    def product(leaves):
+        return apply_hermitian(dataclasses.replace(operator, leaves=tuple(leaves)), x)
 
-    return jax.jvp(product, [leaves[i] for i in active], [dots[i] for i in active])
+    dots = [dot if move else None for dot, move in zip(tangent.leaves, moves, strict=True)]
+    return jvp_along(product, operator.leaves, dots)
 
 
 @jax.custom_jvp

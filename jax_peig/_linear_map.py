@@ -23,7 +23,7 @@ and in ``_operators`` only; ``tests/test_contract.py`` pins them.
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -72,16 +72,24 @@ class LinearMap:
         inputs: list[Array | None],
     ) -> tuple[list[Array], list[Array]]:
         """Outputs, and their derivative along the residuals' tangents at fixed inputs."""
-        active = [i for i, t in enumerate(tangents) if t is not None]
+        return jvp_along(lambda leaves: self(leaves, inputs), residuals, tangents)
 
-        def evaluate(*leaves: Array) -> list[Array]:
-            full = list(residuals)
-            for i, leaf in zip(active, leaves, strict=True):
-                full[i] = leaf
-            return self(full, inputs)
 
-        moved = [tangents[i] for i in active]
-        return jax.jvp(evaluate, [residuals[i] for i in active], moved)
+def jvp_along(
+    function: Callable[[list[Array]], Any],
+    leaves: Sequence[Array],
+    tangents: Sequence[Array | None],
+) -> tuple[Any, Any]:
+    """``jax.jvp`` of a function of a list, along those tangents that are not None."""
+    active = [i for i, t in enumerate(tangents) if t is not None]
+
+    def moving(*some: Array) -> Any:
+        full = list(leaves)
+        for i, leaf in zip(active, some, strict=True):
+            full[i] = leaf
+        return function(full)
+
+    return jax.jvp(moving, [leaves[i] for i in active], [tangents[i] for i in active])
 
 
 def bind(

@@ -20,13 +20,13 @@ class Derivative:
         The iterative method for the linear systems on the complement of the eigenvectors. "auto"
         is "cg" (the systems are definite), and for ``method="dense"`` the full spectrum, which
         needs no iteration. "cg" and "gmres" are those of ``jax.scipy.sparse.linalg``. A callable
-        ``solver(matvec, B) -> Z`` is given the Hermitian product with a block (n, b), definite on
-        the complement and the identity elsewhere, and right-hand sides B (n, b) in the complement.
+        ``solver(matvec, B) -> Z`` is given a positive definite product with blocks (n, k), another
+        matrix for each column, and right-hand sides B (n, k) in the complement.
         The true residual is computed afresh, whatever the solver says.
     tol : float, optional
         Relative residual of the linear systems. Default: eps^(2/3), as for the eigenpairs.
     max_steps : int, optional
-        Bound on the steps of one solve. Default: 10,000 (float64: a gap of 1e-7 ||A||).
+        Bound on the steps of one solve. Default: 10,000.
     preconditioner : operator, optional
         As in `partial_eigh`, positive definite; default: that of the eigensolver. Its derivative
         is zero. With an array in it the value is not hashable, as the array is not; nothing in the

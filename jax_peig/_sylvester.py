@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances, _well_posed
 from jax_peig._eigensolvers.ritz import Complement
-from jax_peig._linear_map import LinearMap, bind
+from jax_peig._linear_map import LinearMap, bind, jvp_along
 from jax_peig._linear_solvers import krylov, minres
 from jax_peig._operators import Operator, apply_hermitian
 from jax_peig._types import Array, Block
@@ -114,18 +114,14 @@ class _Inverse(LinearMap):
 
     def residual_jvp(self, residuals, tangents, inputs):
         (z,) = bind(self, residuals, inputs)
-        active = [i for i, t in enumerate(tangents) if t is not None]
 
-        def image(*leaves):
-            full = list(residuals)
-            for i, leaf in zip(active, leaves, strict=True):
-                full[i] = leaf
-            system = jax.tree.unflatten(self.tree, full)
+        def image(leaves):
+            system = jax.tree.unflatten(self.tree, leaves)
             if self.conjugated:
                 return _completed(system, z.conj()).conj()
             return _completed(system, z)
 
-        _, moved = jax.jvp(image, [residuals[i] for i in active], [tangents[i] for i in active])
+        _, moved = jvp_along(image, residuals, tangents)
         (slope,) = bind(self, residuals, [moved])
         return [z], [-slope]
 
@@ -222,7 +218,7 @@ def _spectral(complement: Complement | None, block: Block, lam: Array, sign: int
 
 
 def _plus_span(image, x: Block, mx: Block):
-    """The product handed to a caller's solver: invertible, the identity's image on span(X)."""
+    """The product handed to a caller's solver: completed on span(X) as L(Z) is, and so definite."""
 
     def product(block):
         inside = mx @ _blocks.gram(mx, block)
