@@ -10,7 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 
 from jax_peig import _arguments, _blocks, _clusters, _derivatives, _tolerances
 from jax_peig._eigensolvers import dense, lobpcg
-from jax_peig._eigensolvers.ritz import Ritz, relative_residuals, residuals
+from jax_peig._eigensolvers.ritz import Goal, Ritz, relative_residuals, residuals
 from jax_peig._operators import Operator, as_operator, hermitian_part
 from jax_peig._options import Derivative
 from jax_peig._probe import PRODUCTS, Probe, probe
@@ -275,18 +275,9 @@ def _solve(
         # The guard vectors stay random, so that nothing is out of the iteration's sight.
         given = start[:, : static.k]
         block = jnp.concatenate([given, block[:, given.shape[1] :]], axis=1)
-    ritz = lobpcg.solve(
-        a,
-        m,
-        preconditioner,
-        block,
-        static.k,
-        (probe_a.norm, probe_m.norm),
-        tol=static.tol,
-        max_steps=static.max_steps,
-        largest=static.largest,
-        worthwhile=_healthy(probe_a, probe_m),
-    )
+    goal = Goal(static.k, static.largest, static.tol, static.max_steps)
+    norms = (probe_a.norm, probe_m.norm)
+    ritz = lobpcg.solve(a, m, preconditioner, block, norms, goal, _healthy(probe_a, probe_m))
     spent = ritz._replace(
         products=ritz.products + PRODUCTS,
         products_M=ritz.products_M + (0 if m is None else PRODUCTS),

@@ -26,7 +26,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.ritz import Ritz, multiply, relative_residuals
+from jax_peig._eigensolvers.ritz import Goal, Ritz, enough, multiply, relative_residuals
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
 
@@ -35,8 +35,6 @@ REFRESH = 20  # steps between fresh products with X
 # above which it does not: there it is slow, not at the rounding of the products.
 PATIENCE = 100
 ROUNDING = 1000
-# The recurrence's residuals have to be this much below the tolerance, so that the true ones are.
-SAFETY = 0.5
 
 
 def block_width(n: int, k: int) -> int:
@@ -65,6 +63,7 @@ class _State(NamedTuple):
     definite: Array
     refresh: Array  # compute all products afresh next, instead of a step
     done: Array
+    history: Array
 
 
 def solve(
@@ -72,12 +71,8 @@ def solve(
     m: Operator | None,
     preconditioner: Operator | None,
     start: Block,
-    k: int,
     norms: tuple[Array, Array],
-    *,
-    tol: float,
-    max_steps: int,
-    largest: bool,
+    goal: Goal,
     worthwhile: Array,
 ) -> Ritz:
     """Find the k smallest or largest eigenpairs, starting from ``start`` (n, m), m > k if n > k.
@@ -86,27 +81,26 @@ def solve(
     ----------
     norms : (||A||, ||M||)
         Estimates that the relative residuals refer to.
-    tol : float
-        Relative residual, see `relative_residuals`.
     worthwhile : bool
         False where the problem is known to be ill-posed: nothing is computed then.
     """
-    sign = -1 if largest else 1
-    problem = _Problem(a, m, preconditioner, k, norms, tol, max_steps, sign)
+    problem = _Problem(a, m, preconditioner, norms, goal)
     begin = problem.begin(start)._replace(done=~worthwhile)
     end = jax.lax.while_loop(lambda s: ~s.done, problem.iterate, begin)
+    goal.monitor.finish(end.step)
     x = problem.unpack(end.x)
     return Ritz(
-        values=sign * end.theta,
+        values=goal.sign * end.theta,
         vectors=x.v,
-        AX=sign * x.a,
+        AX=goal.sign * x.a,
         MX=x.m,
         steps=end.step,
         products=end.products,
         products_M=end.products_M,
-        stagnated=end.step < max_steps,  # if it did not converge
+        stagnated=end.step < goal.max_steps,  # if it did not converge
         finite=end.finite,
         definite=end.definite,
+        history=end.history,
     )
 
 
@@ -116,14 +110,11 @@ class _Problem(NamedTuple):
     operator: Operator
     mass: Operator | None
     preconditioner: Operator | None
-    k: int
     norms: tuple[Array, Array]
-    tol: float
-    max_steps: int
-    sign: int
+    goal: Goal
 
     def a(self, block: Block) -> Block:
-        return self.sign * self.operator(block)
+        return self.goal.sign * self.operator(block)
 
     def pack(self, layers: _Layers) -> tuple[Array, ...]:
         return (layers.v, layers.a) if self.mass is None else (layers.v, layers.a, layers.m)
@@ -172,6 +163,7 @@ class _Problem(NamedTuple):
             definite=jnp.array(True),
             refresh=jnp.array(True),
             done=jnp.array(False),
+            history=self.goal.monitor.begin(self.goal.k, start.dtype),
         )
 
     def iterate(self, state: _State) -> _State:
@@ -211,25 +203,23 @@ class _Problem(NamedTuple):
 
         Nothing ends but on products computed afresh.
         """
-        x = self.unpack(state.x)
+        goal, x = self.goal, self.unpack(state.x)
         r = self.residual(x, state.theta)
         relative = relative_residuals(r, state.theta, x.v, self.norms)
-        worst = jnp.max(relative[: self.k])
-        enough = worst <= SAFETY * self.tol
-        if state.theta.shape[0] > self.k:
-            # An eigenvalue lies within ||r|| ||x|| of theta, up to the spread of M's spectrum.
-            k = self.k
-            distance = state.theta[k] - state.theta[k - 1]
-            bound = _blocks.column_norms(r)[k] * _blocks.column_norms(x.v)[k]
-            enough &= (bound <= 0.1 * distance) | (relative[k] <= SAFETY * self.tol)
+        worst = jnp.max(relative[: goal.k])
+        found = enough(state.theta, r, relative, x.v, goal)
         finite = state.finite & jnp.all(jnp.isfinite(state.theta)) & jnp.all(jnp.isfinite(r))
         better = worst < 0.9 * state.best
         since = jnp.where(better, 0, state.since + 1)
         best = jnp.minimum(worst, state.best)
         stuck = (since >= PATIENCE) & (best < ROUNDING * _tolerances.eps(r.dtype))
-        stop = enough | ~finite | (state.step >= self.max_steps) | stuck
+        stop = found | ~finite | (state.step >= goal.max_steps) | stuck
         due = stop | (state.step % REFRESH == 0)
+        history = goal.monitor.record(
+            state.history, state.step, relative[: goal.k], state.products, goal.tol
+        )
         return state._replace(
+            history=history,
             best=jnp.where(better, worst, state.best),
             since=since,
             finite=finite,

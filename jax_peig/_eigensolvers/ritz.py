@@ -1,12 +1,32 @@
-"""What every eigensolver returns."""
+"""What every eigensolver is asked, and what it returns."""
 
 from typing import NamedTuple
 
 import jax.numpy as jnp
 
 from jax_peig import _blocks
+from jax_peig._monitor import Monitor
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
+
+
+# The recurrence's residuals have to be this much below the tolerance, so that the true ones are.
+SAFETY = 0.5
+
+
+class Goal(NamedTuple):
+    """What is wanted, and how well; static and hashable."""
+
+    k: int
+    largest: bool
+    tol: float  # relative residual, see `relative_residuals`
+    max_steps: int
+    monitor: Monitor = Monitor()
+
+    @property
+    def sign(self) -> int:
+        """1 for the smallest, -1 for the largest: those of sign A that are smallest."""
+        return -1 if self.largest else 1
 
 
 class Complement(NamedTuple):
@@ -30,6 +50,7 @@ class Ritz(NamedTuple):
     finite: Array  # every product was
     definite: Array  # no sign of a negative eigenvalue of M was seen
     complement: Complement | None = None
+    history: Array | None = None  # (rows, k), see `Monitor`
 
 
 def residuals(ritz: Ritz) -> Block:
@@ -45,6 +66,22 @@ def relative_residuals(block: Block, values: Array, vectors: Block, norms) -> Ar
     r = _blocks.column_norms(block)
     relative = jnp.where(r == 0, 0, r / jnp.where(size > 0, size, 1))
     return jnp.where(length == 0, jnp.inf, relative)  # a dropped direction is no eigenvector
+
+
+def enough(theta: Array, r: Block, relative: Array, vectors: Block, goal: Goal) -> Array:
+    """Whether the wanted pairs converged and the first guard vector shows that they are all.
+
+    The values ``theta`` are those of sign A, ascending. The (k+1)-th has to show another
+    eigenvalue, or to be converged itself: until then a further copy of the k-th may be on its way.
+    """
+    k = goal.k
+    converged = jnp.max(relative[:k]) <= SAFETY * goal.tol
+    if theta.shape[0] == k:
+        return converged
+    # An eigenvalue lies within ||r|| ||x|| of theta, up to the spread of M's spectrum.
+    bound = _blocks.column_norms(r)[k] * _blocks.column_norms(vectors)[k]
+    apart = bound <= 0.1 * (theta[k] - theta[k - 1])
+    return converged & (apart | (relative[k] <= SAFETY * goal.tol))
 
 
 def multiply(operator: Operator | None, block: Block) -> Block:
