@@ -13,8 +13,8 @@ import numpy as np
 from jax_peig._operators import FLOATING, is_array, order_and_dtype
 from jax_peig._options import Derivative, check_positive
 
-WHICH = ("smallest", "largest")
-METHODS = ("auto", "dense", "lobpcg")
+WHICH = ("smallest", "largest", "nearest")
+METHODS = ("auto", "dense", "chebyshev", "lobpcg", "davidson")
 # "auto": a dense eigh is ahead of an iteration up to here, and leaves nothing to converge.
 DENSE_ORDER = 500
 
@@ -26,6 +26,7 @@ class Arguments(NamedTuple):
     n: int
     dtype: np.dtype
     method: str
+    reason: str
 
 
 def check(
@@ -34,15 +35,22 @@ def check(
     k: Any,
     *,
     which: str,
+    sigma: Any,
     n: int | None,
     dtype: Any,
     v0: Any,
+    preconditioner: Any,
+    M_solve: Any,
+    OPinv: Any,
     method: str,
+    basis: int | None,
     tol: float | None,
     max_steps: int | None,
     degeneracy_tol: float | None,
     derivative: Derivative,
     key: Any,
+    history: bool,
+    progress: bool,
 ) -> Arguments:
     """Check everything that can be checked without computing; see `partial_eigh`."""
     if a is None:
@@ -56,6 +64,13 @@ def check(
     check_positive("partial_eigh: tol", tol, float)
     check_positive("partial_eigh: max_steps", max_steps, int)
     check_positive("partial_eigh: degeneracy_tol", degeneracy_tol, float, zero=True)
+    check_positive("partial_eigh: basis", basis, int)
+    for name, flag in (("history", history), ("progress", progress)):
+        if not isinstance(flag, bool):
+            raise TypeError(f"partial_eigh: {name} is {flag!r}; expected True or False.")
+    _interior(which, sigma, OPinv)
+    if M_solve is not None and m is None:
+        raise ValueError("partial_eigh: M_solve is given without M; expected a solve with M.")
     if not isinstance(derivative, Derivative):
         raise TypeError(
             f"partial_eigh: derivative is {derivative!r}; expected a jax_peig.Derivative(...)."
@@ -67,17 +82,72 @@ def check(
     v0 = None if v0 is None else _vectors(v0)
     n = _order(a, m, n, v0)
     k = _count(k, n)
+    method, reason = _choose(method, n, k, which, m, preconditioner, OPinv)
+    _suited(method, n, k, which, OPinv)
+    if basis is not None and method != "davidson":
+        raise ValueError(
+            f"partial_eigh: basis = {basis} with method {method!r}; expected method='davidson', "
+            "which alone keeps a basis."
+        )
+    found = _dtype(a, m, dtype, v0)
+    if m is not None and is_array(m) and not isinstance(m, jax.core.Tracer):
+        _check_mass(np.asarray(m))
+    return Arguments(k, n, found, method, reason)
+
+
+def _choose(
+    method: str, n: int, k: int, which: str, m: Any, preconditioner: Any, op_inv: Any
+) -> tuple[str, str]:
+    """The method, and why, from what does not depend on values: ``jit`` changes nothing."""
+    if method != "auto":
+        return method, "asked for"
+    if n <= DENSE_ORDER:
+        return "dense", f"n = {n} is at most {DENSE_ORDER}"
+    if 5 * k > n:
+        return "dense", f"k = {k} is more than a fifth of n = {n}"
+    if op_inv is not None:
+        return "davidson", "OPinv is given"
+    if which == "nearest":
+        return "chebyshev", "interior eigenvalues, no OPinv"
+    if preconditioner is not None:
+        return "lobpcg", "a preconditioner is given"
+    if m is None:
+        return "chebyshev", "M is the identity, no preconditioner"
+    return "chebyshev", "no preconditioner"
+
+
+def _suited(method: str, n: int, k: int, which: str, op_inv: Any) -> None:
+    """Raise where a method cannot do what is asked."""
     if method == "lobpcg" and 3 * k > n:
         raise ValueError(
             f"partial_eigh: method 'lobpcg' with k = {k}, n = {n}; expected 3 k <= n. "
             "Use method='dense'."
         )
-    if method == "auto":
-        method = "dense" if n <= DENSE_ORDER or 5 * k > n else "lobpcg"
-    found = _dtype(a, m, dtype, v0)
-    if m is not None and is_array(m) and not isinstance(m, jax.core.Tracer):
-        _check_mass(np.asarray(m))
-    return Arguments(k, n, found, method)
+    if which != "nearest":
+        return
+    if method == "lobpcg" or (method == "davidson" and op_inv is None):
+        raise ValueError(
+            f"partial_eigh: method {method!r} with which='nearest'"
+            f"{' and no OPinv' if method == 'davidson' else ''}; expected 'dense', 'chebyshev', or "
+            "'davidson' with OPinv."
+        )
+
+
+def _interior(which: str, sigma: Any, op_inv: Any) -> None:
+    """A sigma belongs to which='nearest', and so does OPinv."""
+    if which != "nearest":
+        for name, value in (("sigma", sigma), ("OPinv", op_inv)):
+            if value is not None:
+                raise ValueError(
+                    f"partial_eigh: {name} is given with which={which!r}; expected which='nearest'."
+                )
+        return
+    if sigma is None:
+        raise ValueError("partial_eigh: which='nearest' needs sigma=..., a real number.")
+    shape = getattr(sigma, "shape", ())
+    real = isinstance(sigma, (int, float)) or is_array(sigma) or isinstance(sigma, np.generic)
+    if isinstance(sigma, bool) or not real or shape != () or jnp.iscomplexobj(sigma):
+        raise TypeError(f"partial_eigh: sigma is {sigma!r}; expected a real number.")
 
 
 def _choice(name: str, value: Any, allowed: tuple[str, ...]) -> None:

@@ -32,10 +32,9 @@ def error_bounds(
     is at most ||s||^2 / lam_min(M), for which the smallest Rayleigh quotient of the y stands, with
     `MARGIN` for its being an upper bound of lam_min(M).
     """
-    norm_a, norm_m = norms
     norm = _blocks.column_norms(r)
-    rounding = ROUNDING * _tolerances.eps(r.dtype) * (norm_a + jnp.abs(values) * norm_m)
-    noise = rounding * _blocks.column_norms(vectors)
+    noise = ROUNDING * rounding(values, norms) * _blocks.column_norms(vectors)
+    norm_m = norms[1]
     if m is None:
         return norm + noise, jnp.array(0), jnp.array(True)
     unit = r / jnp.where(norm > 0, norm, 1).astype(r.dtype)[None, :]
@@ -54,17 +53,44 @@ def error_bounds(
     return bound, products + r.shape[1], positive & jnp.all(energy >= 0) & (lowest > 0)
 
 
-def cluster_boundaries(values: Array, radii: Array) -> Array:
-    """Whether position p separates clusters, (b - 1,): the intervals on its two sides are disjoint.
+def rounding(values: Array, norms) -> Array:
+    """The rounding of a residual of a unit vector: eps (||A|| + |lam| ||M||), (b,)."""
+    return _tolerances.eps(values.dtype) * (norms[0] + jnp.abs(values) * norms[1])
 
-    ``values`` are sorted either way. With radii max(error bound, tolerance / 2), two eigenvalues
-    are linked when they differ by no more than the sum of their radii; clusters are the transitive
-    closure, that is, the connected unions of the intervals.
+
+def error_estimates(values: Array, bounds: Array, labels: Array, rounding: Array) -> Array:
+    """How far the eigenvalues are from the computed ones, most likely, (b,): sharp, no bounds.
+
+    Kato and Temple: |lam - theta| <= r^2 / gap, for a cluster with r the norm of the residuals of
+    its pairs together, ``gap`` its distance to the other values as computed, less their bounds.
+    Where that says nothing the bound itself stands. ``rounding`` is added.
     """
-    sign = jnp.where(values[-1] >= values[0], 1, -1).astype(values.dtype)
-    upper = jax.lax.cummax(sign * values + radii)
-    lower = jax.lax.cummin(sign * values - radii, reverse=True)
-    return upper[:-1] < lower[1:]
+    same = mask(labels)
+    square = jnp.sum(jnp.where(same, bounds[None, :] ** 2, 0), axis=1)
+    distance = jnp.abs(values[:, None] - values[None, :]) - bounds[None, :]
+    gap = jnp.min(jnp.where(same, jnp.inf, distance), axis=1)
+    gap = jnp.min(jnp.where(same, gap[None, :], jnp.inf), axis=1)
+    known = (gap > 0) & jnp.isfinite(gap)
+    estimate = jnp.where(known, square / jnp.where(known, gap, 1), jnp.inf)
+    return jnp.minimum(estimate + rounding, bounds)
+
+
+def cluster_labels(values: Array, radii: Array) -> Array:
+    """Equal labels, 0, 1, ... as they first appear, for values that cannot be told apart, (b,).
+
+    With radii max(error bound, tolerance / 2), two eigenvalues are linked when they differ by no
+    more than the sum of their radii; clusters are the transitive closure, that is, the connected
+    unions of the intervals.
+    """
+    order = jnp.argsort(values)
+    line, reach = values[order], radii[order]
+    upper = jax.lax.cummax(line + reach)
+    lower = jax.lax.cummin(line - reach, reverse=True)
+    group = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(upper[:-1] < lower[1:])])
+    group = jnp.zeros_like(group).at[order].set(group)
+    first = jnp.argmax(mask(group), axis=1)  # where each group appears first
+    rank = jnp.cumsum(first == jnp.arange(first.shape[0])) - 1
+    return rank[first]
 
 
 def degeneracy_tolerance(values: Array, absolute: float | None) -> Array:

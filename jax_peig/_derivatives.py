@@ -44,7 +44,7 @@ class Facts(NamedTuple):
 
     fixed: _sylvester.Fixed
     labels: Array  # (k,) clusters
-    cut: Array
+    cut: Array  # (k,) pairs of a cluster that k cuts
     converged: Array  # all k pairs did
 
 
@@ -167,8 +167,7 @@ class _Push(LinearMap):
             x_dot = jnp.where(res.facts.converged, x_dot, jnp.nan)
         if self.rules.on_gauge == "nan":
             # No gauge makes the derivative of a part of a cluster finite.
-            lost = res.facts.cut & _clusters.mask(res.facts.labels)[-1]
-            x_dot = jnp.where(lost[None, :], jnp.nan, x_dot)
+            x_dot = jnp.where(res.facts.cut[None, :], jnp.nan, x_dot)
         return [lam_dot, x_dot]
 
     def transposed(self):

@@ -2,38 +2,25 @@
 
 import dataclasses
 import functools
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 
-from jax_peig import _arguments, _blocks, _clusters, _derivatives, _tolerances
-from jax_peig._eigensolvers import dense, lobpcg
-from jax_peig._eigensolvers.ritz import Goal, Ritz, relative_residuals, residuals
+from jax_peig import _arguments, _derivatives, _tolerances
+from jax_peig._account import account, diagnose, usable
+from jax_peig._monitor import Monitor
 from jax_peig._operators import Operator, as_operator, hermitian_part
 from jax_peig._options import Derivative
-from jax_peig._probe import PRODUCTS, Probe, probe
-from jax_peig._results import Info, PartialEigh, Status
+from jax_peig._request import Given, Request
+from jax_peig._results import Info, PartialEigh
+from jax_peig._solve import basis_width, block_width, solve
 from jax_peig._sylvester import Fixed, Settings
-from jax_peig._types import Array, ArrayLike, Block, DTypeLike, OperatorLike
+from jax_peig._types import Array, ArrayLike, DTypeLike, OperatorLike
 
 MAX_STEPS = 2000
 DERIVATIVE_STEPS = 10_000
-
-
-class _Static(NamedTuple):
-    """Everything that is compiled into the program; hashable by value."""
-
-    k: int
-    largest: bool
-    method: str
-    width: int
-    dtype: str
-    tol: float
-    max_steps: int
-    degeneracy_tol: float | None
-    rules: _derivatives.Rules
 
 
 def partial_eigh(
@@ -42,16 +29,22 @@ def partial_eigh(
     k: int | None = None,
     *,
     which: str = "smallest",
+    sigma: ArrayLike | float | None = None,
     n: int | None = None,
     dtype: DTypeLike = None,
     v0: ArrayLike | None = None,
     preconditioner: OperatorLike = None,
+    M_solve: OperatorLike = None,
+    OPinv: OperatorLike = None,
     method: str = "auto",
+    basis: int | None = None,
     tol: float | None = None,
     max_steps: int | None = None,
     degeneracy_tol: float | None = None,
     derivative: Derivative | None = None,
     key: Array | None = None,
+    history: bool = False,
+    progress: bool = False,
 ) -> PartialEigh:
     """Compute the k smallest or largest eigenpairs of ``A X = M X diag(w)``, differentiably.
 
@@ -156,197 +149,113 @@ def partial_eigh(
     0.4679
     """
     derivative = Derivative() if derivative is None else derivative
-    k, n, dtype, method = _arguments.check(
-        A, M, k, which=which, n=n, dtype=dtype, v0=v0, method=method, tol=tol,
-        max_steps=max_steps, degeneracy_tol=degeneracy_tol, derivative=derivative,
-        key=key,
+    k, n, dtype, method, reason = _arguments.check(
+        A, M, k, which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, preconditioner=preconditioner,
+        M_solve=M_solve, OPinv=OPinv, method=method, basis=basis, tol=tol, max_steps=max_steps,
+        degeneracy_tol=degeneracy_tol, derivative=derivative, key=key, history=history,
+        progress=progress,
     )  # fmt: skip
-    width = n if method == "dense" else lobpcg.block_width(n, k)
+    max_steps = MAX_STEPS if max_steps is None else int(max_steps)
+    width = block_width(method, n, k)
 
     def operator(x: OperatorLike, name: str) -> Operator | None:
         return None if x is None else as_operator(x, n, dtype, name, widths=(1, k, width))
 
-    a, m = operator(A, "A"), operator(M, "M")
-    outer = operator(preconditioner, "preconditioner")
-    inner = operator(derivative.preconditioner, "Derivative.preconditioner")
-    static = _Static(
+    request = Request(
         k=k,
-        largest=which == "largest",
+        which=which,
         method=method,
+        reason=reason,
         width=width,
+        basis=basis_width(n, k, basis),
         dtype=dtype.name,
         tol=float(_tolerances.residual(dtype) if tol is None else tol),
-        max_steps=MAX_STEPS if max_steps is None else int(max_steps),
+        max_steps=max_steps,
         degeneracy_tol=None if degeneracy_tol is None else float(degeneracy_tol),
-        rules=_rules(derivative, method, which, dtype),
+        monitor=Monitor(max_steps + 1 if history else 0, bool(progress)),
     )
-    start = None if v0 is None else jnp.asarray(v0).astype(dtype).reshape(n, -1)
-    key = jax.random.key(0) if key is None else key
-    arguments = (a, m, outer, outer if inner is None else inner, start, key)
-    return _over_devices(functools.partial(_partial_eigh, static), arguments, n)
+    given = Given(
+        a=as_operator(A, n, dtype, "A", widths=(1, k, width)),
+        m=operator(M, "M"),
+        preconditioner=operator(preconditioner, "preconditioner"),
+        m_solve=operator(M_solve, "M_solve"),
+        op_inv=operator(OPinv, "OPinv"),
+        derivative_preconditioner=operator(derivative.preconditioner, "Derivative.preconditioner"),
+        start=None if v0 is None else jnp.asarray(v0).astype(dtype).reshape(n, -1),
+        sigma=None if sigma is None else jnp.asarray(sigma, jnp.finfo(dtype).dtype),
+        key=jax.random.key(0) if key is None else key,
+    )
+    static = (request, _rules(derivative, request))
+    return _over_devices(functools.partial(_partial_eigh, static), request, given)
 
 
-def _over_devices(solve, arguments, n: int) -> PartialEigh:
-    """``solve(*arguments)``, left to the compiler's partitioning on a mesh of Explicit axes.
+def _over_devices(solve, request: Request, given: Given) -> PartialEigh:
+    """``solve(given)``, left to the compiler's partitioning on a mesh of Explicit axes.
 
     There every contraction over a sharded axis would have to say how its result is sharded. The
-    eigenvectors come back sharded as the first argument that has n rows, all else replicated.
+    eigenvectors come back sharded as the first array that has n rows, all else replicated.
     """
-    kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(arguments)]
+    kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(given)]
     meshes = [k.sharding.mesh for k in kinds if AxisType.Explicit in k.sharding.mesh.axis_types]
     if not meshes:
-        return solve(*arguments)
-    rows = [k.sharding.spec[0] for k in kinds if k.shape[:1] == (n,)]
+        return solve(given)
+    rows = [k.sharding.spec[0] for k in kinds if k.shape[:1] == (given.a.n,)]
     by_rows = PartitionSpec(next((r for r in rows if r is not None), None), None)
     block, rest = (NamedSharding(meshes[0], spec) for spec in (by_rows, PartitionSpec()))
     fields: dict[str, Any] = {field.name: rest for field in dataclasses.fields(Info)}
-    fields["MX"] = None if arguments[1] is None else block
+    fields["MX"] = None if given.m is None else block
+    fields["history"] = rest if request.monitor.rows else None
+    fields.update(method=request.method, reason=request.reason)
     shardings: Any = (rest, block, Info(**fields))
-    return auto_axes(solve, out_sharding=PartialEigh(*shardings))(*arguments)
+    return auto_axes(solve, out_sharding=PartialEigh(*shardings))(given)
 
 
-def _rules(derivative: Derivative, method: str, which: str, dtype) -> _derivatives.Rules:
+def _rules(derivative: Derivative, request: Request) -> _derivatives.Rules:
     solver = derivative.solver
+    definite = request.which != "nearest"
     if solver == "auto":
-        solver = "eigenbasis" if method == "dense" else "cg"
+        solver = "cg" if definite else "minres"
+        solver = "eigenbasis" if request.method == "dense" else solver
     settings = Settings(
         solver=solver,
-        tol=float(_tolerances.derivative(dtype) if derivative.tol is None else derivative.tol),
+        tol=_tolerances.derivative(request.dtype) if derivative.tol is None else derivative.tol,
         max_steps=DERIVATIVE_STEPS if derivative.max_steps is None else derivative.max_steps,
-        sign=-1 if which == "largest" else 1,
+        sign=-1 if request.which == "largest" else 1,
         on_unconverged=derivative.on_unconverged,
     )
     return _derivatives.Rules(settings, derivative.on_gauge)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _partial_eigh(
-    static: _Static,
-    a: Operator,
-    m: Operator | None,
-    outer: Operator | None,
-    inner: Operator | None,
-    start: Block | None,
-    key: Array,
-) -> PartialEigh:
+def _partial_eigh(static: tuple[Request, _derivatives.Rules], given: Given) -> PartialEigh:
     """The compiled part: solve without derivatives, judge, attach the derivatives."""
-    k = static.k
-    a, given_a = hermitian_part(a)
-    m, given_m = (None, None) if m is None else hermitian_part(m)
+    request, rules = static
+    k = request.k
+    a, given_a = hermitian_part(given.a)
+    m, given_m = (None, None) if given.m is None else hermitian_part(given.m)
     # The eigensolver sees parameters without tangents, and is never differentiated.
-    frozen = jax.lax.stop_gradient((a, m, outer, inner, start))
-    ritz, probe_a, probe_m = _solve(static, *frozen[:3], frozen[4], key)
-    error_a = probe_a.hermiticity_error if given_a is None else given_a
-    error_m = probe_m.hermiticity_error if given_m is None else given_m
+    frozen = jax.lax.stop_gradient(given._replace(a=a, m=m))
+    ritz, probe_a, probe_m, helpful = solve(request, frozen)
     # An array's Hermitian part is a well-posed problem whatever the array; a product has no such.
-    valid, status = _diagnose(
+    zero = jnp.zeros_like(probe_a.norm)
+    status = diagnose(
         ritz,
-        error_a if given_a is None else jnp.zeros_like(error_a),
-        error_m if given_m is None else jnp.zeros_like(error_m),
+        probe_a.hermiticity_error if given_a is None else zero,
+        probe_m.hermiticity_error if given_m is None else zero,
         probe_a.finite & probe_m.finite,
     )
     norms = (probe_a.norm, probe_m.norm)
-    info = _account(static, ritz, frozen[1], norms, valid, status, error_a, error_m)
-    valid = info.status <= Status.STAGNATED
+    errors = (
+        probe_a.hermiticity_error if given_a is None else given_a,
+        probe_m.hermiticity_error if given_m is None else given_m,
+    )
+    info, cut = account(request, ritz, frozen.m, norms, status, errors, helpful)
+    valid = usable(info.status)
     lam = jnp.where(valid, ritz.values[:k], jnp.nan)
     x = jnp.where(valid, ritz.vectors[:, :k], jnp.nan)
-    fixed = Fixed(frozen[3], norms, ritz.complement)
-    facts = _derivatives.Facts(fixed, info.clusters, info.cut, info.converged == k)
-    lam, x = _derivatives.attach(static.rules, a, m, lam, x, facts)
+    inner = frozen.derivative_preconditioner
+    inner = frozen.preconditioner if inner is None else inner
+    fixed = Fixed(inner, norms, ritz.complement)
+    facts = _derivatives.Facts(fixed, info.clusters, cut, info.converged == k)
+    lam, x = _derivatives.attach(rules, a, m, lam, x, facts)
     return PartialEigh(lam, x, info)
-
-
-def _solve(
-    static: _Static,
-    a: Operator,
-    m: Operator | None,
-    preconditioner: Operator | None,
-    start: Block | None,
-    key: Array,
-) -> tuple[Ritz, Probe, Probe]:
-    if static.method == "dense":
-        return dense.solve(a, m, static.k, static.dtype, static.largest)
-    n = a.n
-    keys = jax.random.split(key, 3)
-    probe_a = probe(a, keys[0], n, static.dtype)
-    probe_m = probe(m, keys[1], n, static.dtype)
-    block = _blocks.random_block(keys[2], n, static.width, static.dtype)
-    if start is not None:
-        # The guard vectors stay random, so that nothing is out of the iteration's sight.
-        given = start[:, : static.k]
-        block = jnp.concatenate([given, block[:, given.shape[1] :]], axis=1)
-    goal = Goal(static.k, static.largest, static.tol, static.max_steps)
-    norms = (probe_a.norm, probe_m.norm)
-    ritz = lobpcg.solve(a, m, preconditioner, block, norms, goal, _healthy(probe_a, probe_m))
-    spent = ritz._replace(
-        products=ritz.products + PRODUCTS,
-        products_M=ritz.products_M + (0 if m is None else PRODUCTS),
-        definite=ritz.definite & (probe_m.lowest > 0),
-    )
-    return spent, probe_a, probe_m
-
-
-def _healthy(probe_a: Probe, probe_m: Probe) -> Array:
-    """Whether the probes found nothing that rules a Hermitian A and a positive M out."""
-    limit = _tolerances.hermiticity(probe_a.norm.dtype)
-    errors = jnp.maximum(probe_a.hermiticity_error, probe_m.hermiticity_error)
-    return (errors <= limit) & (probe_m.lowest > 0) & probe_a.finite & probe_m.finite
-
-
-def _diagnose(ritz: Ritz, error_a: Array, error_m: Array, finite: Array) -> tuple[Array, Array]:
-    """Whether the problem was a Hermitian one with M > 0, and the status if it was not."""
-    limit = _tolerances.hermiticity(error_a.dtype)
-    found = [
-        (~ritz.definite, Status.M_NOT_POSITIVE_DEFINITE),
-        (error_m > limit, Status.M_NOT_HERMITIAN),
-        (error_a > limit, Status.A_NOT_HERMITIAN),
-        (~(finite & ritz.finite), Status.NOT_FINITE),
-    ]
-    status = jnp.array(int(Status.CONVERGED))
-    for wrong, code in found:  # a later one explains an earlier one
-        status = jnp.where(wrong, int(code), status)
-    return status == Status.CONVERGED, status
-
-
-def _account(
-    static: _Static,
-    ritz: Ritz,
-    m: Operator | None,
-    norms: tuple[Array, Array],
-    valid: Array,
-    status: Array,
-    error_a: Array,
-    error_m: Array,
-) -> Info:
-    """Residuals, bounds, clusters and gap from the returned pairs themselves."""
-    k, n = static.k, ritz.vectors.shape[0]
-    seen = min(k + 1, n)  # the wanted pairs and the next one
-    values, vectors = ritz.values[:seen], ritz.vectors[:, :seen]
-    r = residuals(ritz)[:, :seen]
-    norm = _blocks.column_norms(r)
-    bounds, mass_products, definite = _clusters.error_bounds(values, r, vectors, m, norms)
-    unseen = valid & ~definite
-    valid = valid & definite
-    status = jnp.where(unseen, int(Status.M_NOT_POSITIVE_DEFINITE), status)
-    reached = relative_residuals(r, values, vectors, norms)[:k] <= static.tol
-    converged = jnp.where(valid, jnp.sum(reached), 0)
-    tolerance = _clusters.degeneracy_tolerance(values[:k], static.degeneracy_tol)
-    boundaries = _clusters.cluster_boundaries(values, jnp.maximum(bounds, tolerance / 2))
-    labels = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(boundaries[: k - 1])])
-    stopped = jnp.where(ritz.stagnated, int(Status.STAGNATED), int(Status.MAX_STEPS))
-    status = jnp.where(valid & (converged < k), stopped, status)
-    return Info(
-        converged=converged,
-        residual_norms=norm[:k],
-        error_bounds=bounds[:k],
-        steps=ritz.steps,
-        products=ritz.products,
-        products_M=ritz.products_M + mass_products,
-        status=status,
-        clusters=labels,
-        gap=jnp.abs(values[k] - values[k - 1]) if k < n else jnp.full_like(norm[0], jnp.inf),
-        cut=~boundaries[k - 1] if k < n else jnp.array(False),
-        hermiticity_error=error_a,
-        hermiticity_error_M=error_m,
-        MX=None if m is None else ritz.MX[:, :k],
-    )

@@ -275,6 +275,13 @@ def hermitian_part(operator: Operator) -> tuple[Operator, Array | None]:
     return made, jax.lax.stop_gradient(error)
 
 
+def diagonal_of(operator: Operator) -> Array | None:
+    """The diagonal (n,) of an operator that was given by it; None for others."""
+    if isinstance(operator.product, _MatrixProduct) and operator.leaves[0].ndim == 1:
+        return operator.leaves[0]
+    return None
+
+
 def _from_object(x, kind, n, dtype, name, widths):
     leaves, treedef = jax.tree_util.tree_flatten(x)
     by_vector = kind in ("vector", "mv")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jax_peig import _blocks
 from jax_peig._operators import Operator
-from jax_peig._types import Array
+from jax_peig._types import Array, BlockFunction
 
 LANCZOS_STEPS = 8
 PRODUCTS = LANCZOS_STEPS + 1
@@ -19,13 +19,14 @@ class Probe(NamedTuple):
     hermiticity_error: Array  # ||A - A^H||_F / ||A||_F, from one sample
     norm: Array  # largest |Ritz value|: a lower bound of ||A||_2, most often within 20 %
     lowest: Array  # smallest Ritz value: an upper bound of the smallest eigenvalue
+    interval: tuple[Array, Array]  # encloses the spectrum, but for a very unlucky start
     finite: Array
 
 
 def identity(dtype) -> Probe:
     """What a probe of the identity would find."""
     one = jnp.ones((), jnp.finfo(dtype).dtype)
-    return Probe(jnp.zeros_like(one), one, one, jnp.array(True))
+    return Probe(jnp.zeros_like(one), one, one, (one, one), jnp.array(True))
 
 
 def probe(operator: Operator | None, key: Array, n: int, dtype) -> Probe:
@@ -44,40 +45,70 @@ def probe(operator: Operator | None, key: Array, n: int, dtype) -> Probe:
     size = _blocks.column_norms(jnp.concatenate([ax, ay], axis=1))
     safe = jnp.where(size > 0, size, 1)
     error = jnp.where(jnp.all(size > 0), skew / jnp.sqrt(safe[0]) / jnp.sqrt(safe[1]), 0)
-    alpha, beta = _lanczos(operator, x, ax)
-    tridiagonal = jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
-    finite = jnp.all(jnp.isfinite(tridiagonal)) & jnp.isfinite(error)
-    ritz = jnp.linalg.eigvalsh(jnp.where(finite, tridiagonal, 0))
+    ritz, interval, finite = _lanczos(operator, None, x, ax)
     norm = jnp.maximum(jnp.max(jnp.abs(ritz)), jnp.max(size) / jnp.sqrt(n).astype(real))
-    return Probe(error.astype(real), norm, ritz[0], finite)
+    return Probe(error.astype(real), norm, ritz[0], interval, finite & jnp.isfinite(error))
 
 
-def _lanczos(operator: Operator, start: Array, product: Array) -> tuple[Array, Array]:
-    """The three-term recurrence from ``start``, whose product is known; no reorthogonalisation.
+def spectral_interval(
+    operator: BlockFunction, inner: BlockFunction, key: Array, n: int, dtype
+) -> tuple[Array, Array, Array]:
+    """An interval that encloses the spectrum of D A, and the smallest Ritz value.
 
-    beta_{j+1} q_{j+1} = A q_j - alpha_j q_j - beta_j q_{j-1}; returns all alpha_j and beta_{j+1}.
+    A Hermitian, D (``inner``) Hermitian positive definite; `LANCZOS_STEPS` products with each.
+    """
+    x = _blocks.random_block(key, n, 1, dtype)
+    ritz, (lower, upper), _ = _lanczos(operator, inner, x, None)
+    return lower, upper, ritz[0]
+
+
+def _lanczos(
+    operator: BlockFunction, inner: BlockFunction | None, start: Array, product: Array | None
+) -> tuple[Array, tuple[Array, Array], Array]:
+    """Ritz values of D A, ascending, bounds of its spectrum, and whether all was finite.
+
+    beta_{j+1} q_{j+1} = A D q_j - alpha_j q_j - beta_j q_{j-1} with <u, v> = u^H D v, from
+    ``start``, whose ``product`` may be known (D = I); no reorthogonalisation. An eigenvalue lies
+    within beta_{m+1} |s| of each Ritz value, s the last component of its vector (Paige, 1980): the
+    extreme ones, each so extended, enclose the spectrum in practice (Zhou and Li, 2011).
     """
 
-    def advance(before, q, product, beta):
-        alpha = jnp.vdot(q, product).real
+    def weighted(block):
+        return block if inner is None else inner(block)
+
+    def length(q, dq):
+        return jnp.sqrt(jnp.maximum(jnp.vdot(q, dq).real, 0))
+
+    def advance(before, q, dq, product, beta):
+        alpha = jnp.vdot(dq, product).real
         r = product - alpha.astype(q.dtype) * q - beta.astype(q.dtype) * before
-        after = _blocks.column_norms(r)[0]
+        dr = weighted(r)
+        after = _blocks.column_norms(r)[0] if inner is None else length(r, dr)
         # Below the rounding of the product the space is exhausted.
         alive = after > 100 * jnp.finfo(alpha.dtype).eps * (jnp.abs(alpha) + beta)
         after = jnp.where(alive, after, 0)
-        following = r / jnp.where(alive, after, 1).astype(q.dtype) * alive.astype(q.dtype)
-        return (q, following, after), (alpha, after)
+        scale = jnp.where(alive, 1 / jnp.where(alive, after, 1), 0).astype(q.dtype)
+        return (q, r * scale, dr * scale, after), (alpha, after)
 
     def step(carry, _):
-        before, q, beta = carry
-        return advance(before, q, operator(q), beta)
+        before, q, dq, beta = carry
+        return advance(before, q, dq, operator(dq), beta)
 
-    norm = _blocks.column_norms(start)[0].astype(start.dtype)
+    weight = weighted(start)
+    norm = _blocks.column_norms(start)[0] if inner is None else length(start, weight)
+    norm = norm.astype(start.dtype)
     zero = jnp.zeros((), jnp.finfo(start.dtype).dtype)
-    carry, first = advance(jnp.zeros_like(start), start / norm, product / norm, zero)
+    first_product = operator(weight) if product is None else product
+    begin = advance(jnp.zeros_like(start), start / norm, weight / norm, first_product / norm, zero)
+    carry, first = begin
     _, rest = jax.lax.scan(step, carry, length=LANCZOS_STEPS - 1)
     alpha, beta = (jnp.concatenate([f[None], r]) for f, r in zip(first, rest, strict=True))
     # Where the space was exhausted early the rest repeats the first Rayleigh quotient.
     ended = jnp.cumsum(beta == 0) > 0
     exhausted = jnp.concatenate([jnp.zeros(1, bool), ended[:-1]])
-    return jnp.where(exhausted, alpha[0], alpha), beta
+    alpha = jnp.where(exhausted, alpha[0], alpha)
+    tridiagonal = jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
+    finite = jnp.all(jnp.isfinite(tridiagonal))
+    ritz, s = jnp.linalg.eigh(jnp.where(finite, tridiagonal, 0))
+    reach = beta[-1] * jnp.abs(s[-1])
+    return ritz, (jnp.min(ritz - reach), jnp.max(ritz + reach)), finite

@@ -20,6 +20,7 @@ class Status(enum.IntEnum):
     M_NOT_POSITIVE_DEFINITE = 4
     A_NOT_HERMITIAN = 5
     M_NOT_HERMITIAN = 6
+    PRECONDITIONER_NOT_POSITIVE_DEFINITE = 7
 
     @property
     def text(self) -> str:
@@ -48,6 +49,10 @@ _TEXTS = {
     Status.M_NOT_HERMITIAN: (
         "M is not Hermitian (info.hermiticity_error_M): check signs and conjugation of its product"
     ),
+    Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE: (
+        "some pairs did not reach the tolerance, and the preconditioner or M_solve is not a "
+        "Hermitian positive definite operator: check its sign, and that it is symmetric"
+    ),
 }
 
 
@@ -69,26 +74,37 @@ class Info:
     error_bounds : (k,) real
         An eigenvalue lies within this distance of each computed one: ||A x - lam M x|| in the
         M^{-1} norm over ||x||_M, plus the rounding of that residual.
+    error_estimates : (k,) real
+        The error of each computed eigenvalue as it most likely is (Kato-Temple): of second order in
+        the residual, with the gap that the guard vectors show; not a bound.
     steps, products, products_M : int
         Iterations, and products of A and of M with one vector.
     status : int
         A `Status`; ``message`` is its text.
+    method, reason : str
+        The eigensolver that ran, and why it did.
     clusters : (k,) int
         Pairs with the same label are one cluster: their eigenvalues cannot be told apart.
     gap : real
-        Distance of the k-th eigenvalue to the (k+1)-th as computed; inf where k = n.
+        Distance of the k eigenvalues to the others as computed; inf where k = n.
     cut : bool
-        The k-th and the (k+1)-th eigenvalue are one cluster: span(X) is not unique and has no
-        derivative.
+        k cuts a cluster: span(X) is not unique and has no derivative.
     hermiticity_error, hermiticity_error_M : real
         ||A - A^H|| / ||A||, estimated by a random probe (exact for an array, as it was given).
+    preconditioner_definite : bool
+        False where a random probe showed that the preconditioner, or M_solve, is not Hermitian
+        positive definite. Residuals decide whether the pairs are good all the same.
     MX : (n, k) or None
         M X; None without M. `project_gauge` needs it.
+    history : (max_steps + 1, k) real or None
+        With ``history=True``: relative residuals before the first and after every step, in the
+        order of the pairs then; NaN from where the iteration ended. None otherwise.
     """
 
     converged: Array
     residual_norms: Array
     error_bounds: Array
+    error_estimates: Array
     steps: Array
     products: Array
     products_M: Array
@@ -98,7 +114,11 @@ class Info:
     cut: Array
     hermiticity_error: Array
     hermiticity_error_M: Array
+    preconditioner_definite: Array
     MX: Array | None
+    history: Array | None
+    method: str = dataclasses.field(metadata={"static": True})
+    reason: str = dataclasses.field(metadata={"static": True})
 
     @property
     def message(self) -> str:
@@ -145,7 +165,7 @@ class PartialEigh(NamedTuple):
     Attributes
     ----------
     eigenvalues : (k,) real
-        Ascending for the smallest, descending for the largest.
+        Ascending for the smallest, descending for the largest, by distance for the nearest.
     eigenvectors : (n, k)
         One M-normalised eigenvector a column.
     info : Info

@@ -53,7 +53,7 @@ def ill_posed(
     Parameters
     ----------
     values, labels, cut
-        Eigenvalues (k,), cluster labels (k,), whether k cuts a cluster.
+        Eigenvalues (k,), cluster labels (k,), which pairs belong to a cluster that k cuts (k,).
     x, mx : (n, k)
         Eigenvectors and M times them.
     skew : (k, k)
@@ -79,7 +79,7 @@ def ill_posed(
         if not derived:
             rest = _blocks.column_norms(xb - mx @ _blocks.herm(b))
             relevant = rest > small * _over_cluster(_blocks.column_norms(xb), d)
-            bad |= cut & jnp.any(d[-1] & relevant)  # d[-1]: the cluster of the k-th pair
+            bad |= jnp.any(cut & relevant)
     if lb is not None:
         spread = jnp.where(d, jnp.abs(lb[:, None] - lb[None, :]), 0)
         differs = jnp.any(spread > allowed * jnp.max(jnp.abs(lb)), axis=1)

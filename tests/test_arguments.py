@@ -7,7 +7,7 @@ import pytest
 import scipy.sparse
 import scipy.sparse.linalg
 
-from jax_peig import BlockProduct, Derivative, _arguments, partial_eigh
+from jax_peig import BlockProduct, Derivative, partial_eigh
 
 N = 12
 DIAGONAL = np.arange(1.0, N + 1)
@@ -43,7 +43,7 @@ CASES = {
     "k text": (DENSE, {"k": "2"}, TypeError, ["k is '2'", "integer"]),
     "M is k": (DENSE, {"M": 3}, TypeError, ["M is the integer 3", "k=3"]),
     "which": (DENSE, {"k": 2, "which": "SA"}, ValueError, ["which='SA'", "'smallest', 'largest'"]),
-    "method": (DENSE, {"k": 2, "method": "qr"}, ValueError, ["method='qr'", "'dense', 'lobpcg'"]),
+    "method": (DENSE, {"k": 2, "method": "qr"}, ValueError, ["method='qr'", "'lobpcg', 'david"]),
     "method None": (DENSE, {"k": 2, "method": None}, ValueError, ["method=None", "'auto'"]),
     "lobpcg, large k": (
         DENSE,
@@ -441,13 +441,28 @@ def test_what_is_allowed(case):
     np.testing.assert_allclose(w, expected, rtol=1e-10)
 
 
-@pytest.mark.parametrize(
-    ("n", "k", "method"), [(500, 3, "dense"), (501, 3, "lobpcg"), (501, 101, "dense")]
-)
-def test_auto_is_dense_where_n_is_small_or_k_large(n, k, method):
-    checked = _arguments.check(
-        product, None, k, which="smallest", n=n, dtype=None, v0=None, method="auto", tol=None,
-        max_steps=None, degeneracy_tol=None, derivative=Derivative(),
-        key=None,
-    )  # fmt: skip
-    assert checked == (k, n, np.dtype(float), method)
+AUTO = {
+    "n small": (500, 3, {}, "dense", "at most 500"),
+    "k large": (501, 101, {}, "dense", "more than a fifth"),
+    "n large": (501, 3, {}, "chebyshev", "M is the identity"),
+    "with M": (501, 3, {"M": np.ones(501)}, "chebyshev", "no preconditioner"),
+    "preconditioner": (501, 3, {"preconditioner": np.ones(501)}, "lobpcg", "a preconditioner"),
+    "interior": (501, 3, {"which": "nearest", "sigma": 1.0}, "chebyshev", "no OPinv"),
+    "OPinv": (
+        501,
+        3,
+        {"which": "nearest", "sigma": 0.5, "OPinv": 1 / (np.arange(1.0, 502) - 0.5)},
+        "davidson",
+        "OPinv is given",
+    ),
+    "asked for": (12, 3, {"method": "lobpcg"}, "lobpcg", "asked for"),
+}
+
+
+@pytest.mark.parametrize("case", AUTO)
+def test_the_method_is_chosen_and_said_why(case):
+    n, k, options, method, reason = AUTO[case]
+    result = partial_eigh(np.arange(1.0, n + 1), k=k, **options)
+    assert result.info.method == method
+    assert reason in result.info.reason
+    assert np.all(np.isfinite(result.eigenvalues))

@@ -334,10 +334,14 @@ def test_a_useless_preconditioner_gives_no_wrong_answer():
     noise = spectra.hermitian(rng.standard_normal((N, N)))
     for t in (np.zeros((N, N)), -np.eye(N), 1e12 * np.eye(N), spread, noise):
         result = solve(pencil, method="lobpcg", preconditioner=t, max_steps=300)
+        definite = np.all(np.linalg.eigvalsh(t) > 0)
+        assert bool(result.info.preconditioner_definite) == definite
         if int(result.info.status) == Status.CONVERGED:
             check(result, pencil, K)
-        else:
+        elif definite:
             assert int(result.info.status) in (Status.MAX_STEPS, Status.STAGNATED)
+        else:
+            assert int(result.info.status) == Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE
     for t in (-np.eye(N), 1e12 * np.eye(N)):  # only a factor, which has no effect
         result = solve(pencil, method="lobpcg", preconditioner=t, max_steps=300)
         check(result, pencil, K)

@@ -603,6 +603,7 @@ STRESS = {
     "all NaN": (NAN, NAN, NAN, np.full((N, K), np.nan)),
 }
 MAX_STEPS = 250
+UNFINISHED = (Status.MAX_STEPS, Status.STAGNATED, Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE)
 
 
 @functools.cache
@@ -626,8 +627,11 @@ def test_nothing_hangs_and_nothing_lies(case):
         expected, _ = spectra.reference(a, m)
         scale = np.max(np.abs(expected))
         np.testing.assert_allclose(result.eigenvalues, expected[:K], rtol=0, atol=1e-11 * scale)
-    elif status not in (Status.MAX_STEPS, Status.STAGNATED):
+    elif status not in UNFINISHED:
         assert np.all(np.isnan(result.eigenvalues))
+    if case == "preconditioner zero":
+        assert status == Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE
+        assert not info.preconditioner_definite
     wrong = {"A NaN", "A inf", "M NaN", "M inf", "preconditioner NaN", "preconditioner inf"}
     if case in wrong | {"all NaN"}:
         assert status == Status.NOT_FINITE

@@ -8,16 +8,17 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.ritz import Complement, Ritz
+from jax_peig._eigensolvers.ritz import Complement, Goal, Ritz
 from jax_peig._operators import Operator
 from jax_peig._probe import Probe, identity
 from jax_peig._types import Array, Block
 
 REFINEMENTS = 2
+SIDES = 8  # further pairs kept where there are two sides
 
 
 def solve(
-    a: Operator, m: Operator | None, k: int, dtype, largest: bool
+    a: Operator, m: Operator | None, goal: Goal, dtype, sigma: Array | None
 ) -> tuple[Ritz, Probe, Probe]:
     """All eigenpairs of a small problem, and what the matrices themselves tell of A and M.
 
@@ -25,7 +26,7 @@ def solve(
     rounding is that of A times the condition number of M; the wanted pairs are refined by first
     order perturbation theory over the whole spectrum, which squares their error.
     """
-    n = a.n
+    n, k = a.n, goal.k
     eye = jnp.eye(n, dtype=dtype)
     matrix, probe_a = _materialize(a, eye)
     definite = jnp.array(True)
@@ -41,15 +42,16 @@ def solve(
         reduced = _blocks.herm(solve_triangular(lower, half.conj().T, lower=True))
         values, y = jnp.linalg.eigh(reduced, symmetrize_input=False)
         vectors = solve_triangular(lower, y, lower=True, trans="C")
-    if largest:
-        values, vectors = values[::-1], vectors[:, ::-1]
-    kept = min(k + 1, n)
+    order = _order(values, goal, sigma)
+    values, vectors = values[order], vectors[:, order]
+    # Of the next pairs the first tells all, but for those nearest to sigma, which has two sides.
+    kept = min(k + (1 if sigma is None else SIDES), n)
     block, wanted = vectors[:, :kept], values[:kept]
     ax, mx = matrix @ block, block
     if m is not None:
         for _ in range(REFINEMENTS):
             correction = _first_order(values, vectors, ax - (mass @ block) * _row(wanted, block))
-            wanted, block, ax, mx = _rayleigh_ritz(matrix, mass, block - correction, largest)
+            wanted, block, ax, mx = _rayleigh_ritz(matrix, mass, block - correction, goal, sigma)
     ritz = Ritz(
         values=wanted,
         vectors=block,
@@ -84,12 +86,20 @@ def _first_order(values: Array, vectors: Block, r: Block) -> Block:
     return vectors @ (_blocks.gram(vectors, r) * inverse.astype(r.dtype))
 
 
-def _rayleigh_ritz(matrix: Array, mass: Array, block: Block, largest: bool):
+def _rayleigh_ritz(matrix: Array, mass: Array, block: Block, goal: Goal, sigma: Array | None):
     """Ritz values and vectors in the span of a nearly M-orthonormal block, with the products."""
-    sign = -1 if largest else 1
     ax, mx = matrix @ block, mass @ block
-    theta, c = _blocks.rayleigh_ritz(sign * _blocks.gram(block, ax), _blocks.gram(block, mx))
-    return sign * theta, block @ c, ax @ c, mx @ c
+    theta, c = _blocks.rayleigh_ritz(_blocks.gram(block, ax), _blocks.gram(block, mx))
+    order = _order(theta, goal, sigma)
+    c = c[:, order]
+    return theta[order], block @ c, ax @ c, mx @ c
+
+
+def _order(values: Array, goal: Goal, sigma: Array | None) -> Array:
+    """The order wanted, of ascending values."""
+    if sigma is not None:
+        return jnp.argsort(jnp.abs(values - sigma))
+    return jnp.arange(values.shape[0])[:: goal.sign]
 
 
 def _materialize(operator: Operator, eye: Array) -> tuple[Array, Probe]:
@@ -100,4 +110,4 @@ def _materialize(operator: Operator, eye: Array) -> tuple[Array, Probe]:
     error = jnp.linalg.norm(matrix - part) * 2 / jnp.where(size > 0, size, 1)
     norm = jnp.max(jnp.sum(jnp.abs(part), axis=1))
     finite = jnp.all(jnp.isfinite(matrix))
-    return part, Probe(error, norm, jnp.zeros_like(norm), finite)
+    return part, Probe(error, norm, jnp.zeros_like(norm), (-norm, norm), finite)

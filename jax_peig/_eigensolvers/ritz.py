@@ -9,7 +9,6 @@ from jax_peig._monitor import Monitor
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
 
-
 # The recurrence's residuals have to be this much below the tolerance, so that the true ones are.
 SAFETY = 0.5
 

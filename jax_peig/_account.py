@@ -1,0 +1,84 @@
+"""The account of a solve: residuals, bounds, estimates, clusters, gap and status, as `Info`."""
+
+import jax.numpy as jnp
+
+from jax_peig import _blocks, _clusters, _tolerances
+from jax_peig._eigensolvers.ritz import Ritz, relative_residuals, residuals
+from jax_peig._operators import Operator
+from jax_peig._request import Request
+from jax_peig._results import Info, Status
+from jax_peig._types import Array
+
+
+def diagnose(ritz: Ritz, error_a: Array, error_m: Array, finite: Array) -> Array:
+    """The status of a problem that is not one of a Hermitian A and M > 0; CONVERGED otherwise."""
+    limit = _tolerances.hermiticity(error_a.dtype)
+    found = [
+        (~ritz.definite, Status.M_NOT_POSITIVE_DEFINITE),
+        (error_m > limit, Status.M_NOT_HERMITIAN),
+        (error_a > limit, Status.A_NOT_HERMITIAN),
+        (~(finite & ritz.finite), Status.NOT_FINITE),
+    ]
+    status = jnp.array(int(Status.CONVERGED))
+    for wrong, code in found:  # a later one explains an earlier one
+        status = jnp.where(wrong, int(code), status)
+    return status
+
+
+def usable(status: Array) -> Array:
+    """Whether there are pairs to return, converged or not."""
+    unhelped = status == Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE
+    return (status <= Status.STAGNATED) | unhelped
+
+
+def account(
+    request: Request,
+    ritz: Ritz,
+    m: Operator | None,
+    norms: tuple[Array, Array],
+    status: Array,
+    errors: tuple[Array, Array],
+    helpful: Array,
+) -> tuple[Info, Array]:
+    """All that is known of the pairs, from the pairs themselves, and which ones k cuts, (k,)."""
+    k, n = request.k, ritz.vectors.shape[0]
+    # The wanted pairs and the next one; all there are where they lie on two sides.
+    seen = ritz.values.shape[0] if request.which == "nearest" else min(k + 1, n)
+    values, vectors = ritz.values[:seen], ritz.vectors[:, :seen]
+    r = residuals(ritz)[:, :seen]
+    norm = _blocks.column_norms(r)
+    bounds, mass_products, definite = _clusters.error_bounds(values, r, vectors, m, norms)
+    hermitian = status == Status.CONVERGED
+    status = jnp.where(hermitian & ~definite, int(Status.M_NOT_POSITIVE_DEFINITE), status)
+    valid = hermitian & definite
+    reached = relative_residuals(r, values, vectors, norms)[:k] <= request.tol
+    converged = jnp.where(valid, jnp.sum(reached), 0)
+    stopped = jnp.where(ritz.stagnated, int(Status.STAGNATED), int(Status.MAX_STEPS))
+    stopped = jnp.where(helpful, stopped, int(Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE))
+    status = jnp.where(valid & (converged < k), stopped, status)
+    tolerance = _clusters.degeneracy_tolerance(values[:k], request.degeneracy_tol)
+    labels = _clusters.cluster_labels(values, jnp.maximum(bounds, tolerance / 2))
+    rounding = _clusters.rounding(values, norms) * _blocks.column_norms(vectors)
+    beyond = jnp.abs(values[:k, None] - values[None, k:])
+    cut = jnp.any(labels[:k, None] == labels[None, k:], axis=1)
+    info = Info(
+        converged=converged,
+        residual_norms=norm[:k],
+        error_bounds=bounds[:k],
+        error_estimates=_clusters.error_estimates(values, bounds, labels, rounding)[:k],
+        steps=ritz.steps,
+        products=ritz.products,
+        products_M=ritz.products_M + mass_products,
+        status=status,
+        clusters=labels[:k],
+        gap=jnp.min(beyond, initial=jnp.inf),
+        cut=jnp.any(cut),
+        hermiticity_error=errors[0],
+        hermiticity_error_M=errors[1],
+        preconditioner_definite=helpful,
+        MX=None if m is None else ritz.MX[:, :k],
+        history=ritz.history if request.monitor.rows else None,
+        method=request.method,
+        reason=request.reason,
+    )
+    return info, cut

@@ -1,0 +1,93 @@
+"""A rough inverse of M, from products with M alone.
+
+Where the row sums of M (the lumped mass, one product of M with ones) are positive and resemble M,
+their reciprocals are one: finite elements. Elsewhere a Chebyshev polynomial in M is.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_peig._operators import Operator
+from jax_peig._probe import LANCZOS_STEPS, spectral_interval
+from jax_peig._types import Array, Block
+
+# The lumped mass stands for M while the spectrum of their quotient spreads no more than this.
+RESEMBLANCE = 30.0
+MAX_DEGREE = 40
+
+
+class RoughInverse(NamedTuple):
+    """D = q(D_0 M) D_0, Hermitian positive definite; a pytree that multiplies blocks.
+
+    D_0 is a diagonal and q a polynomial of degree ``degree`` - 1 with q(t) t near 1 on
+    [lower, upper]; of degree 0 it is 1.
+    """
+
+    mass: Operator
+    caller: Operator | None  # M_solve, in place of all else
+    diagonal: Array  # (n,)
+    lower: Array
+    upper: Array
+    degree: Array  # products with M are degree - 1 for each vector
+    products: Array  # with M, that it took to make
+
+    def __call__(self, block: Block, /) -> Block:
+        """D V by the Chebyshev semi-iteration for M Y = V with D_0, from Y = D_0 V for degree 1.
+
+        Y_{j+1} = Y_j + delta_j,  delta_j = rho_j (2 D_0 (V - M Y_j) / e + rho_{j-1} delta_{j-1}),
+        [lower, upper] = [c - e, c + e] (Saad, Iterative methods, 2003, algorithm 12.1).
+        """
+        if self.caller is not None:
+            return self.caller(block)
+        weights = self.diagonal[:, None].astype(block.dtype)
+        first = weights * block
+        centre, half = (self.upper + self.lower) / 2, (self.upper - self.lower) / 2
+        half = jnp.where(half > 0, half, 1)
+        ratio = centre / half
+
+        def f(z):
+            return z.astype(block.dtype)
+
+        def body(_, carry):
+            y, delta, rho = carry
+            following = 1 / (2 * ratio - rho)
+            r = weights * (block - self.mass(y))
+            delta = f(following * rho) * delta + f(2 * following / half) * r
+            return y + delta, delta, following
+
+        scale = jnp.where(self.degree > 1, 1 / centre, 1)
+        begin = (first * f(scale), first * f(scale), 1 / ratio)
+        return jax.lax.fori_loop(1, self.degree, body, begin)[0]
+
+
+def rough_inverse(m: Operator, norm: Array, key: Array, dtype) -> RoughInverse:
+    """Make a rough inverse of a Hermitian positive definite M; ``norm`` estimates ||M||."""
+    ones = jnp.ones((m.n, 1), dtype)
+    sums = m(ones)[:, 0].real
+    positive = jnp.all(sums > 0)
+    size = jnp.where(norm > 0, norm, 1)
+    diagonal = jnp.where(positive, 1 / jnp.where(positive, sums, 1), 1 / size)
+
+    def scaled(block):
+        return diagonal[:, None].astype(dtype) * block
+
+    _, upper, lowest = spectral_interval(m, scaled, key, m.n, dtype)
+    lowest = jnp.maximum(lowest, upper * 1e-4)
+    spread = upper / lowest
+    degree = jnp.clip(jnp.ceil(jnp.sqrt(spread)), 2, MAX_DEGREE).astype(int)
+    degree = jnp.where(positive & (spread <= RESEMBLANCE), 1, degree)
+    return RoughInverse(m, None, diagonal, lowest, upper, degree, jnp.array(LANCZOS_STEPS + 1))
+
+
+def diagonal_inverse(m: Operator, weights: Array) -> RoughInverse:
+    """The exact inverse of a diagonal M, given by ``weights`` (n,)."""
+    safe = jnp.where(weights.real > 0, weights.real, 1)
+    one = jnp.ones((), safe.dtype)
+    return RoughInverse(m, None, 1 / safe, one, one, jnp.array(1), jnp.array(0))
+
+
+def given_inverse(m: Operator, m_solve: Operator) -> RoughInverse:
+    """The caller's."""
+    return RoughInverse(m, m_solve, *(jnp.ones(()),) * 3, jnp.array(1), jnp.array(0))

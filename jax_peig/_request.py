@@ -1,0 +1,37 @@
+"""What partial_eigh was asked for: the static part, and the arrays and operators."""
+
+from typing import NamedTuple
+
+from jax_peig._monitor import Monitor
+from jax_peig._operators import Operator
+from jax_peig._types import Array, Block
+
+
+class Request(NamedTuple):
+    """Everything that is compiled into the forward program; hashable by value."""
+
+    k: int
+    which: str
+    method: str
+    reason: str  # why this method
+    width: int  # of the block
+    basis: int  # of "davidson"
+    dtype: str
+    tol: float
+    max_steps: int
+    degeneracy_tol: float | None
+    monitor: Monitor
+
+
+class Given(NamedTuple):
+    """What the program is called with; a pytree. None is what was not given."""
+
+    a: Operator
+    m: Operator | None
+    preconditioner: Operator | None
+    m_solve: Operator | None
+    op_inv: Operator | None
+    derivative_preconditioner: Operator | None
+    start: Block | None
+    sigma: Array | None
+    key: Array
