@@ -55,11 +55,15 @@ def account(
     converged = jnp.where(valid, jnp.sum(reached), 0)
     stopped = jnp.where(ritz.stagnated, int(Status.STAGNATED), int(Status.MAX_STEPS))
     stopped = jnp.where(helpful, stopped, int(Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE))
-    status = jnp.where(valid & (converged < k), stopped, status)
+    status = jnp.where(valid & ~((converged == k) & ritz.complete), stopped, status)
     tolerance = _clusters.degeneracy_tolerance(values[:k], request.degeneracy_tol)
-    labels = _clusters.cluster_labels(values, jnp.maximum(bounds, tolerance / 2))
-    rounding = _clusters.rounding(values, norms) * _blocks.column_norms(vectors)
     beyond = jnp.abs(values[:k, None] - values[None, k:])
+    # A further guard vector that has not converged is not a copy of a wanted pair: the first would
+    # be one too. Its bound would link everything.
+    vague = bounds[k + 1 :] > 0.1 * jnp.min(beyond[:, 1:], axis=0, initial=jnp.inf)
+    radii = bounds.at[k + 1 :].set(jnp.where(vague, 0, bounds[k + 1 :]))
+    labels = _clusters.cluster_labels(values, jnp.maximum(radii, tolerance / 2))
+    rounding = _clusters.rounding(values, norms) * _blocks.column_norms(vectors)
     cut = jnp.any(labels[:k, None] == labels[None, k:], axis=1)
     info = Info(
         converged=converged,

@@ -83,7 +83,7 @@ def check(
     n = _order(a, m, n, v0)
     k = _count(k, n)
     method, reason = _choose(method, n, k, which, m, preconditioner, OPinv)
-    _suited(method, n, k, which, OPinv)
+    _suited(method, n, k, which)
     if basis is not None and method != "davidson":
         raise ValueError(
             f"partial_eigh: basis = {basis} with method {method!r}; expected method='davidson', "
@@ -105,10 +105,8 @@ def _choose(
         return "dense", f"n = {n} is at most {DENSE_ORDER}"
     if 5 * k > n:
         return "dense", f"k = {k} is more than a fifth of n = {n}"
-    if op_inv is not None:
-        return "davidson", "OPinv is given"
     if which == "nearest":
-        return "chebyshev", "interior eigenvalues, no OPinv"
+        return "chebyshev", f"interior eigenvalues, {'no OPinv' if op_inv is None else 'OPinv'}"
     if preconditioner is not None:
         return "lobpcg", "a preconditioner is given"
     if m is None:
@@ -116,7 +114,7 @@ def _choose(
     return "chebyshev", "no preconditioner"
 
 
-def _suited(method: str, n: int, k: int, which: str, op_inv: Any) -> None:
+def _suited(method: str, n: int, k: int, which: str) -> None:
     """Raise where a method cannot do what is asked."""
     if method == "lobpcg" and 3 * k > n:
         raise ValueError(
@@ -125,11 +123,10 @@ def _suited(method: str, n: int, k: int, which: str, op_inv: Any) -> None:
         )
     if which != "nearest":
         return
-    if method == "lobpcg" or (method == "davidson" and op_inv is None):
+    if method in ("lobpcg", "davidson"):
         raise ValueError(
-            f"partial_eigh: method {method!r} with which='nearest'"
-            f"{' and no OPinv' if method == 'davidson' else ''}; expected 'dense', 'chebyshev', or "
-            "'davidson' with OPinv."
+            f"partial_eigh: method {method!r} with which='nearest'; expected 'dense' or "
+            "'chebyshev'."
         )
 
 

@@ -20,6 +20,7 @@ from jax_peig._sylvester import Fixed, Settings
 from jax_peig._types import Array, ArrayLike, DTypeLike, OperatorLike
 
 MAX_STEPS = 2000
+SINGLE_STEPS = 20_000  # of "davidson", and of a guess's witness: one product each
 DERIVATIVE_STEPS = 10_000
 
 
@@ -155,7 +156,8 @@ def partial_eigh(
         degeneracy_tol=degeneracy_tol, derivative=derivative, key=key, history=history,
         progress=progress,
     )  # fmt: skip
-    max_steps = MAX_STEPS if max_steps is None else int(max_steps)
+    if max_steps is None:
+        max_steps = SINGLE_STEPS if method == "davidson" or v0 is not None else MAX_STEPS
     width = block_width(method, n, k)
 
     def operator(x: OperatorLike, name: str) -> Operator | None:
@@ -170,7 +172,7 @@ def partial_eigh(
         basis=basis_width(n, k, basis),
         dtype=dtype.name,
         tol=float(_tolerances.residual(dtype) if tol is None else tol),
-        max_steps=max_steps,
+        max_steps=int(max_steps),
         degeneracy_tol=None if degeneracy_tol is None else float(degeneracy_tol),
         monitor=Monitor(max_steps + 1 if history else 0, bool(progress)),
     )
@@ -185,7 +187,7 @@ def partial_eigh(
         sigma=None if sigma is None else jnp.asarray(sigma, jnp.finfo(dtype).dtype),
         key=jax.random.key(0) if key is None else key,
     )
-    static = (request, _rules(derivative, request))
+    static = (request, _rules(derivative, request, given))
     return _over_devices(functools.partial(_partial_eigh, static), request, given)
 
 
@@ -210,12 +212,14 @@ def _over_devices(solve, request: Request, given: Given) -> PartialEigh:
     return auto_axes(solve, out_sharding=PartialEigh(*shardings))(given)
 
 
-def _rules(derivative: Derivative, request: Request) -> _derivatives.Rules:
+def _rules(derivative: Derivative, request: Request, given: Given) -> _derivatives.Rules:
     solver = derivative.solver
-    definite = request.which != "nearest"
     if solver == "auto":
-        solver = "cg" if definite else "minres"
-        solver = "eigenbasis" if request.method == "dense" else solver
+        solver = "cg"
+        if request.method == "dense":
+            solver = "eigenbasis"
+        elif request.which == "nearest":  # indefinite
+            solver = "minres" if given.op_inv is None else "shift-invert"
     settings = Settings(
         solver=solver,
         tol=_tolerances.derivative(request.dtype) if derivative.tol is None else derivative.tol,
@@ -255,7 +259,7 @@ def _partial_eigh(static: tuple[Request, _derivatives.Rules], given: Given) -> P
     x = jnp.where(valid, ritz.vectors[:, :k], jnp.nan)
     inner = frozen.derivative_preconditioner
     inner = frozen.preconditioner if inner is None else inner
-    fixed = Fixed(inner, norms, ritz.complement)
+    fixed = Fixed(inner, norms, ritz.complement, frozen.op_inv, frozen.sigma)
     facts = _derivatives.Facts(fixed, info.clusters, cut, info.converged == k)
     lam, x = _derivatives.attach(rules, a, m, lam, x, facts)
     return PartialEigh(lam, x, info)

@@ -20,8 +20,7 @@ from jax.experimental.sparse import BCOO
 
 from jax_peig._linear_map import LinearMap, bind
 from jax_peig._types import Array, Block, OperatorLike
-
-FLOATING = ("float32", "float64", "complex64", "complex128")
+from jax_peig.operators import FLOATING, SparseOperator, from_scipy
 
 
 @jax.tree_util.register_pytree_node_class
@@ -179,7 +178,7 @@ def is_array(x: Any) -> bool:
 
 def order_and_dtype(x: OperatorLike, name: str) -> tuple[int | None, Any]:
     """What ``x`` itself says of n and dtype: an array or a sparse matrix does, a function not."""
-    if is_array(x) or isinstance(x, BCOO) or scipy.sparse.issparse(x):
+    if is_array(x) or isinstance(x, (BCOO, SparseOperator)) or scipy.sparse.issparse(x):
         if not jnp.issubdtype(x.dtype, jnp.inexact) or x.dtype.name not in FLOATING:
             raise TypeError(
                 f"{name} has dtype {x.dtype}; expected one of {', '.join(FLOATING)}. "
@@ -228,7 +227,7 @@ def as_operator(
         return _from_array(x, n, dtype, name)
     if scipy.sparse.issparse(x):
         order_and_dtype(x, name)
-        return _from_object(BCOO.from_scipy_sparse(x), "matmul", n, dtype, name, widths)
+        return _from_object(from_scipy(x), "matmul", n, dtype, name, widths)
     if isinstance(x, scipy.sparse.linalg.LinearOperator):
         raise TypeError(
             f"{name} is a scipy.sparse.linalg.LinearOperator, which runs on the host and cannot be "

@@ -1,29 +1,34 @@
 """From operators to approximate eigenpairs: probe, start, and the eigensolver that was chosen."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers import chebyshev, dense, lobpcg
+from jax_peig._eigensolvers import chebyshev, davidson, dense, lobpcg
 from jax_peig._eigensolvers.ritz import Goal, Ritz
 from jax_peig._mass import RoughInverse, diagonal_inverse, given_inverse, rough_inverse
 from jax_peig._operators import Operator, diagonal_of
 from jax_peig._probe import LANCZOS_STEPS, PRODUCTS, Probe, probe, spectral_interval
 from jax_peig._request import Given, Request
-from jax_peig._types import Array
+from jax_peig._types import Array, Block
+
+# Steps of the filter that a guess is worth, and the noise that keeps one from being blind.
+GUESS_STEPS = 2
+NOISE = 1e-3
+
+_SOLVERS = {"chebyshev": chebyshev, "lobpcg": lobpcg, "davidson": davidson}
 
 
 def block_width(method: str, n: int, k: int) -> int:
     """The width of the block that a method works with."""
-    if method == "dense":
-        return n
-    return {"chebyshev": chebyshev, "lobpcg": lobpcg}[method].block_width(n, k)
+    return n if method == "dense" else _SOLVERS[method].block_width(n, k)
 
 
 def basis_width(n: int, k: int, basis: int | None) -> int:
     """The number of basis vectors that "davidson" keeps."""
-    del n, k
-    return 0 if basis is None else basis
+    return davidson.default_basis(n, k) if basis is None else min(basis, n)
 
 
 def solve(request: Request, given: Given) -> tuple[Ritz, Probe, Probe, Array]:
@@ -40,45 +45,113 @@ def solve(request: Request, given: Given) -> tuple[Ritz, Probe, Probe, Array]:
     probe_a = probe(given.a, keys[0], n, dtype)
     probe_m = probe(given.m, keys[1], n, dtype)
     worthwhile = healthy(probe_a, probe_m)
-    norms = (probe_a.norm, probe_m.norm)
     helper = given.preconditioner if given.m_solve is None else given.m_solve
     probe_helper = probe(helper, keys[3], n, dtype)
     helpful = healthy(probe_helper, probe_helper)
-    block = _blocks.random_block(keys[2], n, request.width, dtype)
-    if given.start is not None:
-        # The guard vectors stay random, so that nothing is out of the iteration's sight.
-        start = given.start[:, :k]
-        block = jnp.concatenate([start, block[:, start.shape[1] :]], axis=1)
-    if request.method == "lobpcg":
-        ritz = lobpcg.solve(given.a, given.m, given.preconditioner, block, norms, goal, worthwhile)
-        spent_a, spent_m = 0, 0
+    task = _Task(request, given, goal, (probe_a, probe_m), worthwhile, keys[2:])
+    if given.start is None:
+        ritz = task.run(request.method, _blocks.random_block(keys[2], n, request.width, dtype))
+    elif given.sigma is None and given.start.shape[1] >= k:
+        ritz = task.from_guess(given.start[:, :k])
     else:
-        inverse, interval, spent_a, spent_m = _filter_bounds(request, given, probe_a, norms, keys)
-        ritz = chebyshev.solve(
-            given.a, given.m, inverse, block, interval, norms, goal, worthwhile, keys[4],
-            warm=given.start is not None, sigma=given.sigma,
-        )  # fmt: skip
-    mass_probe = 0 if given.m is None else PRODUCTS
+        ritz = task.run(request.method, task.disturbed(given.start[:, :k]))
     ritz = ritz._replace(
-        products=ritz.products + PRODUCTS + spent_a,
-        products_M=ritz.products_M + mass_probe + spent_m,
+        products=ritz.products + PRODUCTS,
+        products_M=ritz.products_M + (0 if given.m is None else PRODUCTS),
         definite=ritz.definite & (probe_m.lowest > 0),
     )
     return ritz, probe_a, probe_m, helpful
 
 
+class _Task(NamedTuple):
+    """What all eigensolvers are told."""
+
+    request: Request
+    given: Given
+    goal: Goal
+    probes: tuple[Probe, Probe]
+    worthwhile: Array
+    keys: Array
+
+    def run(self, method: str, block: Block, goal: Goal | None = None) -> Ritz:
+        """Iterate from a block."""
+        given, goal = self.given, self.goal if goal is None else goal
+        norms = (self.probes[0].norm, self.probes[1].norm)
+        a, m, t = given.a, given.m, given.preconditioner
+        if method == "lobpcg":
+            return lobpcg.solve(a, m, t, block, norms, goal, self.worthwhile)
+        if method == "davidson":
+            basis = self.request.basis
+            return davidson.solve(a, m, t, block, norms, goal, self.worthwhile, basis)
+        inverse, interval, spent_a, spent_m = _filter_bounds(
+            self.request, given, self.probes[0], norms, self.keys
+        )
+        ritz = chebyshev.solve(
+            a, m, inverse, block, interval, norms, goal, self.worthwhile, self.keys[2],
+            sigma=given.sigma, op_inv=given.op_inv,
+        )  # fmt: skip
+        return ritz._replace(products=ritz.products + spent_a, products_M=ritz.products_M + spent_m)
+
+    def from_guess(self, guess: Block) -> Ritz:
+        """Improve a guess, then find out whether it is complete.
+
+        A guess may be blind to a wanted pair: no residual shows it, and random guard vectors only
+        do when they are iterated as long as without a guess. So the filter improves the guess
+        alone, for a few steps, and Davidson's witness looks for what is missing, iterates if there
+        is something, and does the rest where the guess was poor.
+        """
+        improved, width = None, davidson.block_width(*guess.shape)
+        if self.request.method == "chebyshev":
+            few = self.goal._replace(max_steps=GUESS_STEPS)
+            improved = self.run("chebyshev", guess, few)
+            guess = improved.vectors
+        elif self.request.method == "lobpcg":
+            improved = self.run("lobpcg", self.disturbed(guess))
+            guess = improved.vectors[:, : self.goal.k]
+        fresh = _blocks.random_block(self.keys[1], guess.shape[0], width, guess.dtype)
+        ritz = self.run("davidson", jnp.concatenate([guess, fresh[:, guess.shape[1] :]], axis=1))
+        if improved is None:
+            return ritz
+        history = ritz.history
+        if self.request.monitor.rows and history is not None and improved.history is not None:
+            # One after the other; the last rows are lost where there is no room.
+            at = jnp.arange(history.shape[0])
+            later = history[jnp.clip(at - improved.steps, 0)]
+            history = jnp.where((at < improved.steps)[:, None], improved.history, later)
+        return ritz._replace(
+            steps=ritz.steps + improved.steps,
+            products=ritz.products + improved.products,
+            products_M=ritz.products_M + improved.products_M,
+            definite=ritz.definite & improved.definite,
+            history=history,
+        )
+
+    def disturbed(self, guess: Block) -> Block:
+        """A block that begins with a guess, with a little of everything in every column."""
+        k, width, dtype = self.goal.k, self.request.width, guess.dtype
+        block = _blocks.random_block(self.keys[0], guess.shape[0], width, dtype)
+        norms = _blocks.column_norms(guess)
+        scale = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
+        given = guess * scale.astype(dtype)[None, :]
+        noise = block / _blocks.column_norms(block).astype(dtype)[None, :]
+        count = min(guess.shape[1], k)
+        return jnp.concatenate(
+            [given[:, :count] + NOISE * noise[:, :count], noise[:, count:]], axis=1
+        )
+
+
 def _filter_bounds(request: Request, given: Given, probe_a: Probe, norms, keys):
     """A rough inverse of M, the interval of the spectrum, and the products with A and M spent."""
     sign = -1 if request.which == "largest" else 1
-    if given.m is None:
+    if given.m is None or given.op_inv is not None:
         low, high = probe_a.interval
         return None, (low, high) if sign > 0 else (-high, -low), 0, 0
-    inverse = _inverse(given.m, given.m_solve, norms[1], keys[3], request.dtype)
+    inverse = _inverse(given.m, given.m_solve, norms[1], keys[1], request.dtype)
 
     def product(block):
         return sign * given.a(block)
 
-    low, high, _ = spectral_interval(product, inverse.__call__, keys[4], given.a.n, request.dtype)
+    low, high, _ = spectral_interval(product, inverse.__call__, keys[2], given.a.n, request.dtype)
     spent_m = inverse.products + LANCZOS_STEPS * (inverse.degree - 1)
     return inverse, (low, high), LANCZOS_STEPS, spent_m
 

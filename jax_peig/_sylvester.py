@@ -55,13 +55,15 @@ class Fixed(NamedTuple):
     preconditioner: Operator | None
     norms: tuple[Array, Array]  # ||A||, ||M||
     complement: Complement | None
+    op_inv: Operator | None  # (A - sigma M)^{-1}, for interior pairs
+    sigma: Array | None
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How the systems are solved: the static, hashable part."""
 
-    solver: Any  # "eigenbasis", "cg", "minres", "gmres" or a callable
+    solver: Any  # "eigenbasis", "cg", "minres", "gmres", "shift-invert" or a callable
     tol: float
     max_steps: int
     sign: int  # 1 where the systems are positive definite, -1 where negative
@@ -194,6 +196,8 @@ def _improvement(system: System, settings: Settings, image, atol: Array):
     if settings.solver == "eigenbasis":
         lam = jnp.diagonal(system.r).real
         return lambda r: _spectral(fixed.complement, r, lam, settings.sign)
+    if settings.solver == "shift-invert":
+        return lambda r: _shift_invert(system, r, settings)
     if callable(settings.solver):
         return lambda r: settings.solver(_plus_span(image, x, mx), r)
     precondition = None
@@ -215,6 +219,31 @@ def _spectral(complement: Complement | None, block: Block, lam: Array, sign: int
     inverse = jnp.where(gaps == 0, 0, 1 / jnp.where(gaps == 0, 1, gaps))
     coefficients = _blocks.gram(complement.vectors, block) * inverse.astype(block.dtype)
     return complement.vectors @ coefficients
+
+
+def _shift_invert(system: System, r: Block, settings: Settings) -> Block:
+    """MINRES on the systems times M (A - sigma M)^{-1}, which is Hermitian again.
+
+        (M - (lam_j - sigma) M (A - sigma M)^{-1} M) z_j = M (A - sigma M)^{-1} r_j
+
+    Its eigenvalues (lam_i - lam_j) / (lam_i - sigma), for M = I, gather at one: few steps.
+    """
+    x, mx, op_inv, sigma = system.x, system.mx, system.fixed.op_inv, system.fixed.sigma
+    if op_inv is None or sigma is None:
+        raise ValueError("the shift-invert solver needs OPinv and sigma")
+    shift = jnp.diagonal(system.r).real - sigma
+
+    def weighted(block):
+        return _dual_project(block if system.m is None else system.m(block), x, mx)
+
+    def product(block, index):
+        block = _blocks.project_out(block, x, mx)
+        inverse = op_inv(block if system.m is None else system.m(block))
+        return weighted(block - inverse * shift[index].astype(block.dtype)[None, :])
+
+    rhs = weighted(op_inv(r))
+    atol = 0.1 * settings.tol * _blocks.column_norms(rhs)
+    return minres.solve(product, rhs, atol, settings.max_steps)
 
 
 def _plus_span(image, x: Block, mx: Block):

@@ -452,8 +452,8 @@ AUTO = {
         501,
         3,
         {"which": "nearest", "sigma": 0.5, "OPinv": 1 / (np.arange(1.0, 502) - 0.5)},
-        "davidson",
-        "OPinv is given",
+        "chebyshev",
+        "interior eigenvalues, OPinv",
     ),
     "asked for": (12, 3, {"method": "lobpcg"}, "lobpcg", "asked for"),
 }

@@ -63,6 +63,7 @@ def solve(
         stagnated=jnp.array(False),
         finite=probe_a.finite & probe_m.finite,
         definite=definite,
+        complete=jnp.array(True),
         complement=Complement(values[k:], vectors[:, k:]),
     )
     return ritz, probe_a, probe_m

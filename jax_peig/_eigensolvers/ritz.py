@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jax_peig import _blocks
+from jax_peig import _blocks, _tolerances
 from jax_peig._monitor import Monitor
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
@@ -49,6 +49,7 @@ class Ritz(NamedTuple):
     finite: Array  # every product was
     definite: Array  # no sign of a negative eigenvalue of M was seen
     complement: Complement | None = None
+    complete: Array | bool = True  # there is evidence that no wanted pair was missed
     history: Array | None = None  # (rows, k), see `Monitor`
 
 
@@ -70,8 +71,9 @@ def relative_residuals(block: Block, values: Array, vectors: Block, norms) -> Ar
 def enough(theta: Array, r: Block, relative: Array, vectors: Block, goal: Goal) -> Array:
     """Whether the wanted pairs converged and the first guard vector shows that they are all.
 
-    The values ``theta`` are those of sign A, ascending. The (k+1)-th has to show another
-    eigenvalue, or to be converged itself: until then a further copy of the k-th may be on its way.
+    For blocks that began at random. The values ``theta`` are those of sign A, ascending, or
+    distances. The (k+1)-th has to show another eigenvalue, or to be converged itself, whatever
+    ``goal.tol``: until then a further copy of the k-th may be on its way.
     """
     k = goal.k
     converged = jnp.max(relative[:k]) <= SAFETY * goal.tol
@@ -80,7 +82,8 @@ def enough(theta: Array, r: Block, relative: Array, vectors: Block, goal: Goal) 
     # An eigenvalue lies within ||r|| ||x|| of theta, up to the spread of M's spectrum.
     bound = _blocks.column_norms(r)[k] * _blocks.column_norms(vectors)[k]
     apart = bound <= 0.1 * (theta[k] - theta[k - 1])
-    return converged & (apart | (relative[k] <= SAFETY * goal.tol))
+    strict = min(goal.tol, _tolerances.eps(r.dtype) ** 0.5)
+    return converged & (apart | (relative[k] <= SAFETY * strict))
 
 
 def multiply(operator: Operator | None, block: Block) -> Block:

@@ -1,0 +1,465 @@
+"""Sparse matrices as operators whose product with a vector or a block of vectors is fast.
+
+`from_scipy` stores the entries of a SciPy matrix (n, m) in one of two layouts, and what does not
+fit either, a few entries of long rows or of hardly filled diagonals, in a list:
+
+    diagonals    y_r = sum_d v[d, r] x[r + o_d]      slices of x, padded by zeros
+    rows         y_r = sum_j v[j, r] x[c[j, r]]      gathers of x, a fixed number of entries a row
+    list         y[r_i] += v_i x[c_i]
+
+The sums are written out, term by term: the compiler makes one loop over r of them, which reads each
+entry once and stores nothing but y. (One gather of all entries and a sum over j takes 5 to 50 times
+longer on a CPU.) The gradient with respect to the entries is made of slices and gathers likewise.
+
+What is compiled depends on the shapes alone, and on the offsets o_d: column indices are integer
+leaves of the pytree, not constants of the program.
+
+Microseconds of a product with a vector / 8 / 16 columns in a compiled loop (float64, 2 cores):
+
+    matrix            n       SciPy CSR          BCOO               here
+    5-point, 100^2    10,000   32 / 150 / 256     63 / 247 / 416     12 / 70 / 96     diagonals
+    7-point, 24^3     13,824   58 / 277 / 472    120 / 444 / 807     23 / 98 / 142    diagonals
+    6-regular graph   50,000  380 / 1856 / 3104  577 / 2401 / 7457  257 / 814 / 1061  rows
+    power-law graph   20,000  156 / 695 / 1217   287 / 783 / 1452   165 / 470 / 603   rows and list
+"""
+
+import dataclasses
+import functools
+import operator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+
+from jax_peig._types import Array, ArrayLike
+
+FLOATING = ("float32", "float64", "complex64", "complex128")
+
+# Costs in units of a place of the row layout: one multiplication, one read of an index and one of x
+# there. Measured in loops of products on a CPU, for vectors and blocks of 8 and 16 columns.
+DIAGONAL_COST = 0.75  # 0.5 for vectors to 1 for 16 columns: no index to read, x read in order
+LIST_COST = 4.0  # the scatter: 2.5 to 4, and 10 for wide blocks of large matrices
+LIST_ROW_COST = 3.0  # having a list at all, for each row: y is written, copied and read again
+# Sums of more diagonals are not written out: compile time grows with them (0.4 s for 128).
+MAX_DIAGONALS = 128
+# Wider rows are not written out either: a loop over CHUNK terms at a time is as fast from there on,
+# and takes no longer to compile the wider they are.
+MAX_TERMS = 32
+CHUNK = 16
+# Indices are of 32 bits.
+MAX_PLACES = 2**31 - 1
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["stored", "listed", "columns", "where", "slots"],
+    meta_fields=["shape", "offsets"],
+)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class SparseOperator:
+    """A sparse matrix (n, m) for products with vectors (m,) and blocks (m, b).
+
+    Made by `from_scipy`; a pytree, to be passed through ``jit``, ``vmap`` and `partial_eigh`. Its
+    entries can be differentiated, by way of `with_values`; its pattern is fixed.
+
+    Attributes
+    ----------
+    stored : (d, n) array
+        Entries by diagonals, or the d first entries of each row; zeros where there is none.
+    listed : (l,) array
+        The other entries, by rows.
+    columns : (d, n) integer array or None
+        Which element of x each entry of a row multiplies; None where diagonals are stored.
+    where : (2, l) integer array
+        Row and column of the listed entries.
+    slots : (nnz,) integer array
+        Where the entries of the canonical CSR form are, counted through ``stored`` and ``listed``.
+    shape : (int, int)
+        n and m.
+    offsets : tuple of int or None
+        Of the diagonals, column minus row; None where rows are stored.
+    """
+
+    stored: Array
+    listed: Array
+    columns: Array | None
+    where: Array
+    slots: Array
+    shape: tuple[int, int]
+    offsets: tuple[int, ...] | None
+
+    @property
+    def ndim(self) -> int:
+        """2, as a matrix has."""
+        return 2
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The entries' dtype."""
+        return self.stored.dtype
+
+    @property
+    def nnz(self) -> int:
+        """The number of entries, explicit zeros among them."""
+        return self.slots.shape[0]
+
+    @property
+    def values(self) -> Array:
+        """The entries (nnz,) in the order of the canonical CSR form: by rows, then by columns."""
+        return _take(jnp.concatenate([self.stored.reshape(-1), self.listed]), self.slots)
+
+    def with_values(self, values: ArrayLike) -> "SparseOperator":
+        """The matrix of the same pattern with other entries, a differentiable function of them.
+
+        Parameters
+        ----------
+        values : (nnz,) array
+            In the order of the canonical CSR form, that of ``S.data`` after
+            ``S = scipy.sparse.csr_array(S); S.sum_duplicates()``. Real or complex, of any of the
+            four floating dtypes, which becomes the operator's.
+
+        Returns
+        -------
+        SparseOperator
+            Compiled programs are shared with this one, where the dtype is the same.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For another dtype or shape.
+        """
+        values = jnp.asarray(values)
+        _check_dtype(values.dtype, "SparseOperator.with_values: values")
+        if values.shape != (self.nnz,):
+            raise ValueError(
+                f"SparseOperator.with_values: values have shape {values.shape}; expected "
+                f"({self.nnz},), one for each stored entry, by rows and then by columns."
+            )
+        places = self.stored.size
+        flat = jnp.zeros(places + self.listed.shape[0], values.dtype)
+        flat = flat.at[self.slots].set(values, mode="promise_in_bounds", unique_indices=True)
+        stored, listed = flat[:places].reshape(self.stored.shape), flat[places:]
+        return dataclasses.replace(self, stored=stored, listed=listed)
+
+    def __matmul__(self, x: ArrayLike) -> Array:
+        """A x for x (m,), or (m, b) with one vector a column.
+
+        Of the larger of the two dtypes (float32 and complex64 are both smaller than complex128).
+        Costs about one multiplication and one read for each entry and column.
+
+        Raises
+        ------
+        TypeError, ValueError
+            For an x of another dtype or shape.
+        """
+        x = jnp.asarray(x)
+        _check_dtype(x.dtype, "SparseOperator @ x: x")
+        if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
+            raise ValueError(
+                f"SparseOperator @ x: the operator has shape {self.shape}, x {x.shape}; expected "
+                f"({self.shape[1]},) or ({self.shape[1]}, b). Batches go through jax.vmap."
+            )
+        return _product(self, x)
+
+    @property
+    def T(self) -> "SparseOperator":  # noqa: N802
+        """The transpose, which gathers too, where ``jax.linear_transpose`` would scatter.
+
+        Arranged anew on the host: take it once, and outside ``jit``, from an operator whose pattern
+        is concrete; the entries may be traced.
+        """
+        rows, columns = self._coordinates()
+        order = np.lexsort((rows, columns))
+        ones = np.ones(self.nnz, np.float32)
+        shape = (self.shape[1], self.shape[0])
+        pattern = scipy.sparse.csr_array((ones, (columns[order], rows[order])), shape=shape)
+        return from_scipy(pattern).with_values(self.values[order])
+
+    @property
+    def H(self) -> "SparseOperator":  # noqa: N802
+        """The conjugate transpose; see `T`."""
+        transpose = self.T
+        return dataclasses.replace(
+            transpose, stored=transpose.stored.conj(), listed=transpose.listed.conj()
+        )
+
+    def todense(self) -> Array:
+        """The matrix (n, m) as an array, differentiable as the product is."""
+        return self @ jnp.eye(self.shape[1], dtype=self.dtype)
+
+    def _coordinates(self) -> tuple[np.ndarray, np.ndarray]:
+        """Row and column of each entry, in the order of `values`, on the host."""
+        if any(
+            isinstance(leaf, jax.core.Tracer) for leaf in (self.columns, self.where, self.slots)
+        ):
+            raise TypeError(
+                "SparseOperator.T: the pattern is traced; expected a concrete one. Take the "
+                "transpose outside jit, and pass it as one more argument."
+            )
+        rows = np.broadcast_to(np.arange(self.shape[0]), self.stored.shape)
+        if self.columns is None:
+            columns = rows + np.asarray(self.offsets, int)[:, None]
+        else:
+            columns = np.asarray(self.columns)
+        stored = np.stack([rows.reshape(-1), columns.reshape(-1)])
+        rows, columns = np.concatenate([stored, self.where], axis=1)[:, np.asarray(self.slots)]
+        return rows, columns
+
+    def __repr__(self) -> str:
+        kind = "diagonals" if self.offsets is not None else "a row"
+        layout = f"{self.stored.shape[0]} {kind}, {self.listed.shape[0]} listed"
+        return (
+            f"SparseOperator(shape={self.shape}, nnz={self.nnz}, dtype={self.dtype}, "
+            f"layout={layout!r})"
+        )
+
+
+def from_scipy(S: Any) -> SparseOperator:
+    """Make an operator with a fast, differentiable product of a SciPy sparse matrix.
+
+    Parameters
+    ----------
+    S : SciPy sparse matrix or array (n, m)
+        Of any format, float32, float64, complex64 or complex128. Duplicates are summed; explicit
+        zeros stay entries of the pattern, as far as SciPy's conversion to CSR keeps them. Without
+        ``jax_enable_x64`` double precision becomes single, as it does in ``jnp.asarray``.
+
+    Returns
+    -------
+    SparseOperator
+        ``A @ x`` for x (m,) and (m, b), ``A.with_values(values)``, ``A.values``, ``A.T``, ``A.H``,
+        ``A.todense()``.
+
+    Raises
+    ------
+    TypeError
+        Where S is not a SciPy sparse matrix, or of another dtype.
+    ValueError
+        Where S has not two dimensions, or more than 2^31 - 1 places to store.
+
+    Notes
+    -----
+    *Cost.* The matrix is arranged on the host, in the time of some hundred products with a vector:
+    convert it once, not in a loop. Memory is that of CSR, 4 bytes more an entry, and the zeros
+    between the entries: mostly less than one an entry, never more than about eight.
+
+    *Compilation.* Operators of equal dtype and arrangement share compiled programs, whatever their
+    entries: so do all matrices of one pattern, patterns with the same diagonals, and patterns
+    stored by rows with the same width and as many listed entries.
+
+    *Derivatives* with respect to entries are those of independent entries. `partial_eigh` takes A
+    as Hermitian and does not look whether a change of the entries keeps it so: a gradient g, as
+    ``jax.grad`` gives it, is to be contracted with Hermitian changes, Re sum_rc g_rc dA_rc, as it
+    is wherever the entries are functions of parameters of which every value gives a Hermitian
+    matrix. An entry of g alone means nothing but for its Hermitian part, (g + g^H) / 2.
+    Differentiate with respect to parameters of `with_values`, not to the operator: that would have
+    slopes for the zeros between the entries too. A gradient with respect to x is a scatter in the
+    layout by rows, ten times slower than the product: use `T` where it matters.
+
+    *Not finite.* An inf or NaN in x may reach rows that do not touch it, as zeros between the
+    entries are multiplied with it.
+
+    Examples
+    --------
+    A chain of masses between walls, and how its softest mode reacts to the springs. Entry (r, c) of
+    the stiffness is the sum of the two springs at r on the diagonal, minus the one between r and c
+    beside it, and so Hermitian for all springs:
+
+    >>> import jax, jax.numpy as jnp, numpy as np, scipy.sparse
+    >>> from jax_peig import partial_eigh
+    >>> from jax_peig.operators import from_scipy
+    >>> n = 30
+    >>> S = scipy.sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n, n)).tocsr()
+    >>> chain, (rows, columns) = from_scipy(S), S.nonzero()
+    >>> def softest(springs):
+    ...     beside = springs[np.maximum(rows, columns)]
+    ...     entries = jnp.where(rows == columns, springs[rows] + springs[rows + 1], -beside)
+    ...     return partial_eigh(chain.with_values(entries), k=1).eigenvalues[0]
+    >>> w, slopes = jax.value_and_grad(softest)(jnp.ones(n + 1))
+    >>> print(w.round(5), slopes.sum().round(5))  # w is linear in the springs' common factor
+    0.01026 0.01026
+    """
+    if not scipy.sparse.issparse(S):
+        raise TypeError(
+            f"from_scipy: S is of type {type(S).__name__}; expected a SciPy sparse matrix, such "
+            "as scipy.sparse.csr_array(S). Arrays are operators as they are."
+        )
+    _check_dtype(S.dtype, "from_scipy: S")
+    if S.ndim != 2:
+        raise ValueError(
+            f"from_scipy: S has shape {tuple(S.shape)}; expected a matrix (n, m). "
+            "Reshape it, or use an array."
+        )
+    matrix = scipy.sparse.csr_array(S, copy=True)
+    matrix.sum_duplicates()  # and sorts the columns of each row
+    shape, place, columns, offsets = _arrange(matrix)
+    places = shape[0] * shape[1]
+    if places + matrix.nnz > MAX_PLACES:
+        raise ValueError(
+            f"from_scipy: S has {matrix.nnz} entries and needs {places} places to store them; "
+            "expected less than 2^31 together. Write its product as a function."
+        )
+    listed = place < 0
+    stored = np.zeros(places, matrix.dtype)
+    stored[place[~listed]] = matrix.data[~listed]
+    where = np.stack([_row_of_each(matrix)[listed], matrix.indices[listed]])
+    slots = np.where(listed, places - 1 + np.cumsum(listed), place)
+    return SparseOperator(
+        stored=jnp.asarray(stored.reshape(shape)),
+        listed=jnp.asarray(matrix.data[listed]),
+        columns=None if columns is None else jnp.asarray(columns),
+        where=jnp.asarray(where.astype(np.int32)),
+        slots=jnp.asarray(slots.astype(np.int32)),
+        shape=(int(S.shape[0]), int(S.shape[1])),
+        offsets=offsets,
+    )
+
+
+def _check_dtype(dtype: Any, name: str) -> None:
+    if np.dtype(dtype).name not in FLOATING:
+        raise TypeError(
+            f"{name} has dtype {dtype}; expected one of {', '.join(FLOATING)}. "
+            "Convert it, for example with .astype(float)."
+        )
+
+
+# -- the products ---------------------------------------------------------------------------------
+
+
+@functools.partial(jax.jit, inline=True)  # one program where it is called outside of others
+@functools.partial(jax.checkpoint, prevent_cse=False)  # x is kept for a gradient, not its gathers
+def _product(matrix: SparseOperator, x: Array) -> Array:
+    dtype = np.promote_types(matrix.dtype, x.dtype)
+    stored, listed, x = (array.astype(dtype) for array in (matrix.stored, matrix.listed, x))
+    if matrix.columns is None:
+        y = _by_diagonals(stored, matrix.offsets or (), x)
+    else:
+        y = _by_rows(stored, matrix.columns, x)
+    if not listed.size:
+        return y
+    rows, columns = matrix.where
+    added = _times(listed, _take(x, columns))
+    return y.at[rows].add(added, mode="promise_in_bounds", indices_are_sorted=True)
+
+
+def _by_diagonals(diagonals: Array, offsets: tuple[int, ...], x: Array) -> Array:
+    """y_r = sum_d diagonals[d, r] x[r + offsets[d]], x being zero outside."""
+    n, m = diagonals.shape[1], x.shape[0]
+    if not offsets:
+        return jnp.zeros((n, *x.shape[1:]), x.dtype)
+    before, after = max(0, -offsets[0]), max(0, offsets[-1] + n - m)
+    padded = jnp.pad(x, [(before, after)] + [(0, 0)] * (x.ndim - 1))
+    return _sum(
+        _times(diagonals[d], jax.lax.slice_in_dim(padded, before + o, before + o + n))
+        for d, o in enumerate(offsets)
+    )
+
+
+def _by_rows(values: Array, columns: Array, x: Array) -> Array:
+    """y_r = sum_j values[j, r] x[columns[j, r]]."""
+    width, n = values.shape
+    if width <= MAX_TERMS:
+        return _sum(_times(values[j], _take(x, columns[j])) for j in range(width))
+
+    def chunk(y, part):
+        values, columns = part
+        return y + _by_rows(values, columns, x), None
+
+    chunks = (width // CHUNK, CHUNK, n)  # the width is a multiple then
+    zero = jnp.zeros((n, *x.shape[1:]), x.dtype)
+    return jax.lax.scan(chunk, zero, (values.reshape(chunks), columns.reshape(chunks)))[0]
+
+
+def _sum(terms):
+    return functools.reduce(operator.add, terms)
+
+
+def _times(v: Array, x: Array) -> Array:
+    return v * x if x.ndim == 1 else v[:, None] * x
+
+
+def _take(x: Array, indices: Array) -> Array:
+    """x[indices], known to be inside: no comparison, no clamp."""
+    return x.at[indices].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+# -- how to arrange a matrix, on the host ---------------------------------------------------------
+
+
+class _Arrangement(NamedTuple):
+    """Where the entries of a canonical CSR matrix go; NumPy."""
+
+    shape: tuple[int, int]  # of the stored array
+    place: np.ndarray  # (nnz,) in it, counted through; negative for what is listed
+    columns: np.ndarray | None
+    offsets: tuple[int, ...] | None
+
+
+def _arrange(matrix) -> _Arrangement:
+    """Diagonals or rows, whichever costs less."""
+    candidates = (_diagonals(matrix), _rows(matrix))
+    return min(candidates, key=lambda c: c[0])[1]()
+
+
+def _diagonals(matrix):
+    """The cost by diagonals, and the arrangement.
+
+    A diagonal is stored where its n places cost less than to list its entries.
+    """
+    n, _ = matrix.shape
+    rows = _row_of_each(matrix)
+    shifted = matrix.indices - rows + n  # column minus row, from 1 on
+    counts = np.bincount(shifted, minlength=1)
+    kept = np.flatnonzero(LIST_COST * counts > DIAGONAL_COST * n)
+    cost = DIAGONAL_COST * n * kept.size + _list_cost(n, matrix.nnz - counts[kept].sum())
+
+    def arrangement():
+        index = np.full(counts.size, -1)
+        index[kept] = np.arange(kept.size)
+        diagonal = index[shifted]
+        place = np.where(diagonal < 0, -1, diagonal * n + rows)
+        return _Arrangement((kept.size, n), place, None, tuple(int(o) - n for o in kept))
+
+    return cost if kept.size <= MAX_DIAGONALS else np.inf, arrangement
+
+
+def _rows(matrix):
+    """The cost by rows of a fixed width, and the arrangement.
+
+    The cost, n w + LIST_COST sum_r (length_r - w)^+, is least for the w that n / LIST_COST rows
+    exceed.
+    """
+    n, m = matrix.shape
+    lengths = np.diff(matrix.indptr)
+    longest = int(lengths.max(initial=0))
+    width = int(np.sort(lengths)[n - 1 - int(n / LIST_COST)]) if n else 0
+    width = max(width, min(longest, 1))
+    cost = n * width + _list_cost(n, np.maximum(lengths - width, 0).sum())
+    if n * longest <= cost:
+        width, cost = longest, n * longest
+    if width > MAX_TERMS:
+        width = -(-width // CHUNK) * CHUNK
+
+    def arrangement():
+        rows = _row_of_each(matrix)
+        j = np.arange(matrix.nnz) - matrix.indptr[rows]
+        place = np.where(j < width, j * n + rows, -1)
+        # The zeros are multiplied with the row's own last element of x: it is near, and where it
+        # is NaN the row is so anyway.
+        last = np.minimum(np.arange(n), m - 1)
+        last[lengths > 0] = matrix.indices[matrix.indptr[1:][lengths > 0] - 1]
+        columns = np.tile(last, width).astype(np.int32)
+        columns[place[place >= 0]] = matrix.indices[place >= 0]
+        return _Arrangement((width, n), place, columns.reshape(width, n), None)
+
+    return cost if width else np.inf, arrangement  # an empty sum is left to the diagonals
+
+
+def _list_cost(n: int, count: int) -> float:
+    return LIST_ROW_COST * n + LIST_COST * count if count else 0.0
+
+
+def _row_of_each(matrix) -> np.ndarray:
+    return np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
