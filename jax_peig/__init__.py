@@ -1,5 +1,7 @@
 """Differentiable partial eigendecomposition in JAX; see `partial_eigh`."""
 
+from jax_peig import operators as operators
+from jax_peig import preconditioners as preconditioners
 from jax_peig._eigh import partial_eigh as partial_eigh
 from jax_peig._operators import BlockProduct as BlockProduct
 from jax_peig._options import Derivative as Derivative

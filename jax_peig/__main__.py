@@ -28,6 +28,7 @@ import scipy.sparse
 
 import jax_peig
 from jax_peig import _membrane
+from jax_peig._arguments import METHODS, WHICH
 from jax_peig._results import Status
 
 # SciPy changes what mmread returns for a sparse file, and warns; older ones do not know the choice.
@@ -61,10 +62,12 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("matrix", nargs="?", metavar="K.mtx", help="the matrix K (or A)")
     p.add_argument("mass", nargs="?", metavar="M.mtx", help="the matrix M; the identity without it")
     p.add_argument("-k", type=int, default=6, help="how many eigenpairs (default %(default)s)")
-    p.add_argument("--which", choices=("smallest", "largest"), default="smallest")
+    p.add_argument("--which", choices=WHICH, default="smallest")
+    p.add_argument("--sigma", type=float, help="with --which nearest: near to what")
     p.add_argument("--tol", type=float, help="||K x - lam M x|| relative to ||K|| + |lam| ||M||")
-    p.add_argument("--method", choices=("auto", "dense", "lobpcg"), default="auto")
+    p.add_argument("--method", choices=METHODS, default="auto")
     p.add_argument("--max-steps", type=int, help="at most so many steps of an iterative method")
+    p.add_argument("--progress", action="store_true", help="show the iteration on stderr")
     p.add_argument("--save", metavar="OUT.npz", help="write eigenvalues, eigenvectors, residuals")
     p.add_argument("--grid", type=int, default=80, help="the demonstration's nodes along a side")
     return p
@@ -111,7 +114,8 @@ def from_files(args: argparse.Namespace) -> int:
         raise InputError(f"-k is {args.k}; expected 1 to {n}, the order of {args.matrix}")
     if args.save is not None:
         _require_writable(args.save)
-    options = {name: getattr(args, name) for name in ("which", "tol", "method", "max_steps")}
+    names = ("which", "sigma", "tol", "method", "max_steps", "progress")
+    options = {name: getattr(args, name) for name in names}
     start = time.perf_counter()
     try:
         w, x, info = jax_peig.partial_eigh(k_matrix, m_matrix, args.k, **options)
@@ -130,6 +134,7 @@ def from_files(args: argparse.Namespace) -> int:
     print(f"{'':>5}  {'eigenvalue':>22}  {'residual norm':>13}  {'error bound':>11}  cluster")
     for j, value in enumerate(values):
         print(f"{j:>5}  {value:>22.14e}  {residuals[j]:>13.2e}  {bounds[j]:>11.2e}  {labels[j]:>7}")
+    print(f"method: {info.method} ({info.reason})")
     print(f"{int(info.products)} products, {int(info.steps)} steps, {seconds:.1f} s, all told")
     if bool(info.cut):
         print(f"note: -k {args.k} cuts a cluster: the next eigenvalue cannot be told from the last")

@@ -47,7 +47,7 @@ def partial_eigh(
     history: bool = False,
     progress: bool = False,
 ) -> PartialEigh:
-    """Compute the k smallest or largest eigenpairs of ``A X = M X diag(w)``, differentiably.
+    """Compute k extreme or interior eigenpairs of ``A X = M X diag(w)``, differentiably.
 
     A is Hermitian, M Hermitian positive definite, X^H M X = I. Both may be known only by their
     products with vectors. Eigenvalues and eigenvectors are differentiable to any order, forward and
@@ -67,8 +67,10 @@ def partial_eigh(
         As A; the identity by default.
     k : int
         How many eigenpairs.
-    which : {"smallest", "largest"}
-        Which end of the spectrum.
+    which : {"smallest", "largest", "nearest"}
+        Which end of the spectrum, or the eigenvalues nearest to ``sigma``.
+    sigma : real, optional
+        For "nearest". Its derivative is zero.
     n : int, optional
         The order; needed where neither A, M nor v0 tells it.
     dtype : optional
@@ -76,19 +78,32 @@ def partial_eigh(
         given, else JAX's default float. float64 needs ``jax_enable_x64``.
     v0 : (n,) or (n, b), optional
         A starting guess, for example the eigenvectors of a nearby problem; columns beyond the k-th
-        are not used. Its derivative is zero.
+        are not used. What a guess is blind to is looked for by a random vector. Its derivative is
+        zero.
     preconditioner : operator, optional
-        As A: an approximate inverse of A - sigma M, positive definite, for method "lobpcg" and for
-        the derivative's linear systems. Its derivative is zero.
-    method : {"auto", "dense", "lobpcg"}
-        "dense" forms the matrices and calls LAPACK: O(n^3), the choice for small n. "lobpcg"
-        iterates with products alone and needs 3 k <= n. "auto" is "dense" up to n = 500, or where
-        k > n/5.
+        As A: an approximate inverse of A - sigma M, positive definite, for methods "lobpcg" and
+        "davidson" and for the derivative's linear systems; see `jax_peig.preconditioners`. Its
+        derivative is zero, as those of the next two are.
+    M_solve : operator, optional
+        As A: M^{-1}, or a rough inverse, for method "chebyshev". Default: the reciprocal row sums
+        of M where they resemble it (finite elements), else a polynomial in M.
+    OPinv : operator, optional
+        As A: (A - sigma M)^{-1}, for "nearest". Without it the folded problem is iterated, with the
+        square of its condition.
+    method : {"auto", "dense", "chebyshev", "lobpcg", "davidson"}
+        "dense" forms the matrices and calls LAPACK: O(n^3). "chebyshev" filters a block, many cheap
+        products. "lobpcg" takes a preconditioner and needs 3 k <= n. "davidson" spends the fewest
+        products, one at a time. "auto" is "dense" up to n = 500 or where k > n/5, else "lobpcg"
+        with a preconditioner and "chebyshev" without; ``info.reason`` says why.
+    basis : int, optional
+        The number of vectors that "davidson" keeps, with as many products with A, and with M.
+        Default: three times k and the guard vectors, and at least 20.
     tol : float, optional
         A pair is converged when ||A x - lam M x|| <= tol (||A|| + |lam| ||M||) ||x||. Default:
         eps^(2/3), 3.7e-11 in float64 and 2.4e-5 in float32.
     max_steps : int, optional
-        Bound on the iteration's steps. Default: 2000.
+        Bound on the iteration's steps. Default: 2000; 20,000 with method "davidson" or v0, whose
+        steps are single products.
     degeneracy_tol : float, optional
         Eigenvalues that differ by less, in the unit of the eigenvalues, are one cluster. Default:
         sqrt(eps) max |w|. Pairs that their error bounds cannot tell apart always are.
@@ -96,11 +111,16 @@ def partial_eigh(
         How derivatives are computed, and what an ill-posed one returns.
     key : optional
         A JAX PRNG key for the random start and the probe. Default: a fixed one.
+    history : bool
+        Keep the residuals of every step in ``info.history``.
+    progress : bool
+        Show a line of progress on stderr, from compiled code too.
 
     Returns
     -------
     PartialEigh
-        ``eigenvalues`` (k,), real, ascending for "smallest" and descending for "largest";
+        ``eigenvalues`` (k,), real, ascending for "smallest", descending for "largest", by distance
+        for "nearest";
         ``eigenvectors`` (n, k); ``info``, see `Info`. Eigenvalues and vectors are NaN where the
         problem is not one of a Hermitian A and a positive definite M, or a product gave NaN; where
         some pairs did not converge they are returned as they are. ``info.status`` tells, and

@@ -18,8 +18,9 @@ class Derivative:
     ----------
     solver : {"auto", "cg", "minres", "gmres"} or callable
         The iterative method for the linear systems on the complement of the eigenvectors. "auto"
-        is "cg" (the systems are definite), and for ``method="dense"`` the full spectrum, which
-        needs no iteration. "cg" and "gmres" are those of ``jax.scipy.sparse.linalg``. A callable
+        is "cg" where the systems are definite; for ``method="dense"`` the full spectrum, which
+        needs no iteration; for ``which="nearest"`` "minres", on the shift-inverted systems where
+        OPinv is given. "cg" and "gmres" are those of ``jax.scipy.sparse.linalg``. A callable
         ``solver(matvec, B) -> Z`` is given a positive definite product with blocks (n, k), another
         matrix for each column, and right-hand sides B (n, k) in the complement.
         The true residual is computed afresh, whatever the solver says.

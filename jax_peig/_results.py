@@ -81,8 +81,6 @@ class Info:
         Iterations, and products of A and of M with one vector.
     status : int
         A `Status`; ``message`` is its text.
-    method, reason : str
-        The eigensolver that ran, and why it did.
     clusters : (k,) int
         Pairs with the same label are one cluster: their eigenvalues cannot be told apart.
     gap : real
@@ -99,6 +97,8 @@ class Info:
     history : (max_steps + 1, k) real or None
         With ``history=True``: relative residuals before the first and after every step, in the
         order of the pairs then; NaN from where the iteration ended. None otherwise.
+    method, reason : str
+        The eigensolver that ran, and why it did.
     """
 
     converged: Array

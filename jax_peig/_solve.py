@@ -14,8 +14,7 @@ from jax_peig._probe import LANCZOS_STEPS, PRODUCTS, Probe, probe, spectral_inte
 from jax_peig._request import Given, Request
 from jax_peig._types import Array, Block
 
-# Steps of the filter that a guess is worth, and the noise that keeps one from being blind.
-GUESS_STEPS = 2
+# Of everything in every column of a guess, so that none is blind.
 NOISE = 1e-3
 
 _SOLVERS = {"chebyshev": chebyshev, "lobpcg": lobpcg, "davidson": davidson}
@@ -96,13 +95,15 @@ class _Task(NamedTuple):
         """Improve a guess, then find out whether it is complete.
 
         A guess may be blind to a wanted pair: no residual shows it, and random guard vectors only
-        do when they are iterated as long as without a guess. So the filter improves the guess
-        alone, for a few steps, and Davidson's witness looks for what is missing, iterates if there
-        is something, and does the rest where the guess was poor.
+        do when they are iterated as long as without a guess. So it is improved alone, and a witness
+        looks for what is missing: with M that of Davidson's method, which goes on if there is
+        something.
         """
+        if self.request.method == "chebyshev" and self.given.m is None:
+            return self.improved(guess)
         improved, width = None, davidson.block_width(*guess.shape)
         if self.request.method == "chebyshev":
-            few = self.goal._replace(max_steps=GUESS_STEPS)
+            few = self.goal._replace(max_steps=chebyshev.GUESS_STEPS - 1)
             improved = self.run("chebyshev", guess, few)
             guess = improved.vectors
         elif self.request.method == "lobpcg":
@@ -125,6 +126,30 @@ class _Task(NamedTuple):
             definite=ritz.definite & improved.definite,
             history=history,
         )
+
+    def improved(self, guess: Block) -> Ritz:
+        """The filtered guess where witnesses say that it is complete; else a cold start near it."""
+        norms = (self.probes[0].norm, self.probes[1].norm)
+        _, interval, _, _ = _filter_bounds(
+            self.request, self.given, self.probes[0], norms, self.keys
+        )
+        ritz, good = chebyshev.improve(
+            self.given.a, guess, interval, norms, self.goal, self.worthwhile, self.keys[2]
+        )
+        width = ritz.values.shape[0]
+
+        def again():
+            cold = self.run("chebyshev", self.disturbed(ritz.vectors[:, : self.goal.k]))
+            return cold._replace(
+                values=cold.values[:width],
+                vectors=cold.vectors[:, :width],
+                AX=cold.AX[:, :width],
+                MX=cold.MX[:, :width],
+                steps=cold.steps + ritz.steps,
+                products=cold.products + ritz.products,
+            )
+
+        return jax.lax.cond(good | ~self.worthwhile, lambda: ritz, again)
 
     def disturbed(self, guess: Block) -> Block:
         """A block that begins with a guess, with a little of everything in every column."""

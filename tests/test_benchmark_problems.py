@@ -153,6 +153,18 @@ def test_unknown_names_and_sizes_are_refused():
         problems.make("P1", "tiny")
     with pytest.raises(ValueError, match="cluster across pair 8"):
         problems.make("P1", 4)
+    with pytest.raises(ValueError, match="only P1, P2, P3 are made for any k"):
+        problems.make("P4", "small", 5)
+
+
+def test_any_number_of_pairs_that_cuts_no_cluster():
+    with pytest.raises(problems.CutClusterError, match="cluster across pair 7"):
+        problems.make("P1", 14, 7)
+    problem = problems.make_near("P1", 14, 7)
+    assert problem.k == 6
+    lam, _ = dense_pairs(problem, problem.theta)
+    np.testing.assert_allclose(problem.wanted, lam, atol=1e-12 * problem.norm)
+    assert problem.vectors.shape == (196, 6)
 
 
 class TestJudge:
@@ -215,7 +227,7 @@ class TestRows:
     problem = problems.make("P1", 7)
 
     def bench(self, solver):
-        return rows.bench(solver, self.problem, target=1e-8, starts=2, repeat=2)
+        return rows.bench(solver, self.problem, rows.Settings(starts=2, repeat=2))
 
     def test_the_loosest_good_tolerance_is_found(self):
         row = self.bench(Perturbed())

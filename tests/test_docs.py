@@ -29,7 +29,11 @@ MODULES = [
     "jax_peig",
     *(module.name for module in pkgutil.walk_packages(jax_peig.__path__, "jax_peig.")),
 ]
-PUBLIC = [name for name in vars(jax_peig) if not name.startswith("_")]
+PUBLIC = [
+    name
+    for name, thing in vars(jax_peig).items()
+    if not (name.startswith("_") or inspect.ismodule(thing))
+]
 COMMANDS = (
     "python3 -m venv .venv && .venv/bin/pip install . && .venv/bin/python -m jax_peig",
     "python3 -m venv .venv && .venv/bin/pip install -e '.[test]' && .venv/bin/python -m pytest",
@@ -179,7 +183,13 @@ def test_examples_are_found():
         for test in doctest.DocTestFinder(exclude_empty=True).find(module)
         if test.examples
     ]
-    for name in ("_eigh.partial_eigh", "_well_posed.project_gauge", "_operators.BlockProduct"):
+    for name in (
+        "_eigh.partial_eigh",
+        "_well_posed.project_gauge",
+        "_operators.BlockProduct",
+        "operators.from_scipy",
+        "preconditioners.fourier",
+    ):
         assert f"jax_peig.{name}" in found
 
 

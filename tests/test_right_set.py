@@ -24,7 +24,7 @@ from tests import hard_spectra as hard
 from tests import spectra
 from tests.hard_spectra import EPS, Problem, diagonal, is_claimed, turned
 
-METHODS = ("lobpcg",)
+METHODS = ("chebyshev", "lobpcg", "davidson")
 # The others take no preconditioner.
 PRECONDITIONED = tuple(method for method in METHODS if method != "chebyshev")
 each_method = pytest.mark.parametrize("method", METHODS)

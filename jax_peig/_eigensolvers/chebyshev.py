@@ -25,10 +25,13 @@ import jax.numpy as jnp
 from jax_peig import _blocks, _tolerances
 from jax_peig._eigensolvers import filtering
 from jax_peig._eigensolvers.ritz import Goal, Ritz, enough, multiply, relative_residuals
+from jax_peig._eigensolvers.witness import testify
 from jax_peig._mass import RoughInverse
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
 
+# Steps of the filter that a guess is worth.
+GUESS_STEPS = 3
 # Steps without progress after which the iteration gives up, and the relative residual, in eps,
 # above which it does not.
 PATIENCE = 12
@@ -96,8 +99,45 @@ def solve(
         (A - sigma M)^{-1}.
     """
     sifter = filtering.Filter(a, m, inverse, interval, norms, goal, sigma, op_inv)
-    problem = _Problem(a, m, sifter, norms, goal, key, sigma)
-    begin = problem.begin(start, worthwhile)
+    return _iterate(_Problem(a, m, sifter, norms, goal, key, sigma), start, worthwhile)
+
+
+def improve(
+    a: Operator,
+    guess: Block,
+    interval: tuple[Array, Array],
+    norms: tuple[Array, Array],
+    goal: Goal,
+    worthwhile: Array,
+    key: Array,
+) -> tuple[Ritz, Array]:
+    """Improve a guess (n, k) of a problem without M, and say whether that was all it took.
+
+    The filter improves the guess alone, for a few steps; witnesses tell whether it is complete, and
+    are returned behind it as guard vectors. For a poor or blind guess the answer is no.
+    """
+    few = goal._replace(max_steps=GUESS_STEPS)
+    sifter = filtering.Filter(a, None, None, interval, norms, few, None, None)
+    ritz = _iterate(_Problem(a, None, sifter, norms, few, key, None), guess, worthwhile)
+
+    def hear():
+        return testify(sifter, ritz, interval[1], jax.random.fold_in(key, 1))
+
+    nobody = jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype), jax.eval_shape(hear))
+    said = jax.lax.cond(ritz.complete & worthwhile, hear, lambda: nobody)
+    both = ritz._replace(
+        values=jnp.concatenate([ritz.values, goal.sign * said.theta]),
+        vectors=jnp.concatenate([ritz.vectors, said.y], axis=1),
+        AX=jnp.concatenate([ritz.AX, goal.sign * said.ay], axis=1),
+        MX=jnp.concatenate([ritz.MX, said.y], axis=1),
+        products=ritz.products + said.products,
+        complete=said.complete,
+    )
+    return both, said.complete
+
+
+def _iterate(problem: "_Problem", start: Block, worthwhile: Array) -> Ritz:
+    goal, begin = problem.goal, problem.begin(start, worthwhile)
     end = jax.lax.while_loop(lambda s: ~s.done, problem.iterate, begin)
     goal.monitor.finish(end.step)
     return Ritz(

@@ -60,7 +60,7 @@ class Pairs(NamedTuple):
     relative: Array  # residuals
 
 
-class _Interval(NamedTuple):
+class Interval(NamedTuple):
     """The damped interval [centre - half, centre + half], and where p is evaluated, (b,)."""
 
     centre: Array
@@ -131,7 +131,7 @@ class Filter(NamedTuple):
             return jnp.zeros_like(high)
         return jnp.maximum(jnp.abs(low - self.sigma), jnp.abs(high - self.sigma)) ** 2
 
-    def interval(self, pairs: Pairs, upper: Array) -> _Interval:
+    def interval(self, pairs: Pairs, upper: Array) -> Interval:
         """The damped interval, with whatever it takes for p to grow below it."""
         k, place = self.goal.k, pairs.place
         room = jnp.log(2 * LEAST_GAIN) / MAX_DEGREE
@@ -154,9 +154,9 @@ class Filter(NamedTuple):
         size = jnp.maximum(jnp.abs(upper), jnp.abs(place[0]))
         half = jnp.maximum((upper - lower) / 2, _tolerances.eps(place.dtype) * size)
         half = jnp.where(half > 0, half, 1)
-        return _Interval(lower + half, half, place, raw)
+        return Interval(lower + half, half, place, raw)
 
-    def degrees(self, pairs: Pairs, interval: _Interval) -> Array:
+    def degrees(self, pairs: Pairs, interval: Interval) -> Array:
         """The degree for every panel; 0 where all its pairs have converged.
 
         p grows like cosh(d g) with g = arccosh((c - t) / e): a residual that has to fall by f needs
@@ -179,7 +179,7 @@ class Filter(NamedTuple):
 
     # -- the recurrence -------------------------------------------------------------------------
 
-    def panels(self, pairs: Pairs, interval: _Interval, degrees: Array) -> Block:
+    def panels(self, pairs: Pairs, interval: Interval, degrees: Array) -> Block:
         """The filtered block, panel by panel."""
         if degrees.shape[0] == 1:
             return self.polynomial(pairs, interval, degrees[0])
@@ -199,7 +199,7 @@ class Filter(NamedTuple):
 
         return jax.lax.fori_loop(0, degrees.shape[0], panel, pairs.x)
 
-    def polynomial(self, pairs: Pairs, interval: _Interval, degree: Array) -> Block:
+    def polynomial(self, pairs: Pairs, interval: Interval, degree: Array) -> Block:
         """p(C) X for a degree >= 1, p = 1 at the lowest place, by the three-term recurrence.
 
             Y_{j+1} = 2 s_{j+1} (C - c) Y_j / e - s_j s_{j+1} Y_{j-1},  1 / s_{j+1} = 2 / s_1 - s_j
@@ -242,7 +242,7 @@ class Filter(NamedTuple):
         _, newest, _, p, _ = jax.lax.fori_loop(1, degree, body, begin)
         return newest if source is None else x * f(p)[None, :] + newest
 
-    def source(self, pairs: Pairs, interval: _Interval) -> Block:
+    def source(self, pairs: Pairs, interval: Interval) -> Block:
         """W = C X - X diag(place), from the residual R; of D A X itself where x is random.
 
         Folded, with s = theta - sigma:  C X = X s^2 + D R s + D (A - sigma M) D R.

@@ -25,15 +25,20 @@ class JaxPeig(Solver):
     form : {"block", "vector"}
         Whether the product is given as a `BlockProduct` or as a function of one vector. An
         explicit matrix is given as an array in both.
+    degree : int
+        Of a `preconditioners.chebyshev` of A, made anew in every call; 0 is none.
     """
 
     package = "jax_peig"
     differentiable = True
+    iterations = ("chebyshev", "lobpcg", "davidson")
 
-    def __init__(self, method: str = "auto", form: str = "block") -> None:
-        self.method, self.form = method, form
+    def __init__(self, method: str = "auto", form: str = "block", degree: int = 0) -> None:
+        self.method, self.form, self.degree = method, form, degree
         options = [o for o in (method, form) if o not in ("auto", "block")]
+        options += [f"+ polynomial {degree}"] if degree else []
         self.name = " ".join(["jax_peig", *options])
+        self._programs: dict[Any, tuple[Callable[..., Any], float]] = {}
 
     def first_tolerance(self, problem: Problem, target: float) -> float:
         """The package divides by ||A|| + |lam| ||M||, the judge by ||A|| alone."""
@@ -41,17 +46,20 @@ class JaxPeig(Solver):
         return target * problem.norm / (problem.norm + lam * problem.mass_norm)
 
     def unsuited(self, problem: Problem) -> str | None:
-        """A matrix is given as an array, whatever the form."""
+        """A matrix is given as an array, whatever the form; a polynomial needs a product."""
         if self.form == "vector" and not problem.potential:
             return "an explicit matrix has no one-vector form"
+        if self.degree and (problem.which == "largest" or not problem.potential):
+            return "the polynomial is for the smallest pairs of a product"
         return None
 
     def _solve(
         self,
         problem: Problem,
-        theta: Any,
         tol: float,
-        start: int,
+        theta: Any,
+        key: Any,
+        v0: Any = None,
         product: Callable[[Any, Any], Any] | None = None,
     ) -> Any:
         import jax_peig
@@ -61,7 +69,8 @@ class JaxPeig(Solver):
             "which": problem.which,
             "method": self.method,
             "tol": tol,
-            "key": jax.random.key(start),
+            "key": key,
+            "v0": v0,
         }
         if not problem.potential:
             return jax_peig.partial_eigh(theta, **options)
@@ -70,81 +79,109 @@ class JaxPeig(Solver):
         if self.form == "block":
             A = jax_peig.BlockProduct(A)
             M = None if M is None else jax_peig.BlockProduct(M)
+        if self.degree:
+            from jax_peig import preconditioners
+
+            upper = problem.norm
+            lam = float(problem.wanted[problem.k - 1]) * problem.mass_norm
+            lower = max(2.0 * lam, upper / (self.degree + 1) ** 2)
+            options["preconditioner"] = preconditioners.chebyshev(A, self.degree, lower, upper)
         return jax_peig.partial_eigh(A, M, n=problem.n, dtype=jnp.float64, **options)
 
-    def _batched(self, problem: Problem, theta: Any, tol: float, start: int) -> Any:
-        def one(t: Any) -> Any:
-            return self._solve(problem, t, tol, start)
+    def program(
+        self, problem: Problem, tol: float, warm: bool = False
+    ) -> tuple[Callable[..., Any], float]:
+        """``(theta, key) -> PartialEigh``, compiled once for a problem and a tolerance.
 
-        return jax.vmap(one)(theta) if problem.batched else one(theta)
+        Parameters
+        ----------
+        problem, tol : Problem, float
+        warm : bool
+            Whether it takes a starting block (n, k) as its third argument.
+
+        Returns
+        -------
+        (callable, float)
+            The program, and the seconds of its compilation.
+        """
+        label = (problem, tol, warm)
+        if label not in self._programs:
+            one = functools.partial(self._solve, problem, tol)
+            function = jax.vmap(one, in_axes=(0, None)) if problem.batched else one
+            arguments = [jnp.asarray(problem.theta), jax.random.key(0)]
+            arguments += [jnp.asarray(problem.vectors)] if warm else []
+            self._programs[label] = compile_ahead(function, *arguments)
+        return self._programs[label]
 
     def forward(self, problem: Problem, tol: float, start: int) -> Forward:
         """One jitted call; theta is its argument, so that nothing is folded away."""
-        theta = jnp.asarray(problem.theta)
+        theta, key = jnp.asarray(problem.theta), jax.random.key(start)
+        compiled, seconds = self.program(problem, tol)
 
-        def solve(t: Any) -> Any:
-            return self._batched(problem, t, tol, start)
+        def products(out: Any) -> int:
+            if self.degree:  # info knows nothing of the preconditioner's own products
 
-        compiled, seconds = compile_ahead(solve, theta)
+                def solve(product: Any, t: Any) -> Any:
+                    return self._solve(problem, tol, t, key, product=product)
+
+                return _counted(problem, solve)
+            return int(np.sum(np.asarray(out.info.products)))
+
         return Forward(
-            call=lambda: compiled(theta),
-            pairs=lambda out: (np.asarray(out[0]), np.asarray(out[1])),
-            products=lambda out: int(np.sum(np.asarray(out[2].products))),
+            call=lambda: compiled(theta, key),
+            pairs=lambda out: (np.asarray(out.eigenvalues), np.asarray(out.eigenvectors)),
+            products=products,
             compile_seconds=seconds,
-            claim=lambda out: bool(np.all(np.asarray(out[2].converged) == problem.k)),
+            claim=lambda out: bool(np.all(np.asarray(out.info.converged) == problem.k)),
+            method=lambda out: out.info.method,
         )
 
     def value_and_grad(self, problem: Problem, loss: str, tol: float, start: int) -> Gradient:
         """``jax.value_and_grad`` of the loss of what `partial_eigh` returns."""
-        theta = jnp.asarray(problem.theta)
+        theta, key = jnp.asarray(problem.theta), jax.random.key(start)
         w, c = jnp.asarray(problem.w), jnp.asarray(problem.c)
 
-        def value(t: Any) -> Any:
-            lam, X, _ = self._batched(problem, t, tol, start)
+        def value(product: Any, t: Any) -> Any:
+            def one(member: Any) -> Any:
+                return self._solve(problem, tol, member, key, product=product)[:2]
+
+            lam, X = jax.vmap(one)(t) if problem.batched else one(t)
             return problem.loss(loss, lam, X, w, c)
 
-        compiled, seconds = compile_ahead(jax.value_and_grad(value), theta)
+        def backward_products() -> int:
+            """The products of the gradient that the forward solve does not make."""
+            gradient = jax.value_and_grad(value, argnums=1)
+            return _counted(problem, gradient) - _counted(problem, value)
+
+        compiled, seconds = compile_ahead(
+            jax.value_and_grad(functools.partial(value, problem.product)), theta
+        )
         return Gradient(
             call=lambda: compiled(theta),
             gradient=lambda out: np.asarray(out[1]),
             compile_seconds=seconds,
-            backward_products=self._backward_counter(problem, loss, tol, start),
+            backward_products=backward_products if problem.potential else None,
         )
 
-    def _backward_counter(
-        self, problem: Problem, loss: str, tol: float, start: int
-    ) -> Callable[[], int] | None:
-        """Count the products of a gradient that the forward solve does not make.
 
-        Each product reports its number of columns to the host by `jax.debug.callback`: it needs
-        a compilation of its own, and is never in a timed run.
-        """
-        if not problem.potential:
-            return None
-        total = 0
+def _counted(problem: Problem, function: Callable[[Any, Any], Any]) -> int:
+    """Products with A, of one vector, that ``function(product, theta)`` spends.
 
-        def report(_: Any, columns: int) -> None:
-            nonlocal total
-            total += columns
+    Each product reports its number of columns to the host by `jax.debug.callback`: it needs a
+    compilation of its own, and is never in a timed run.
+    """
+    total = 0
 
-        def product(theta: Any, x: Any) -> Any:
-            columns = 1 if x.ndim == 1 else x.shape[1]
-            jax.debug.callback(functools.partial(report, columns=columns), x[(0,) * x.ndim])
-            return problem.product(theta, x)
+    def report(_: Any, columns: int) -> None:
+        nonlocal total
+        total += columns
 
-        def value(theta: Any) -> Any:
-            lam, X, _ = self._solve(problem, theta, tol, start, product)
-            w, c = jnp.asarray(problem.w), jnp.asarray(problem.c)
-            return problem.loss(loss, lam, X, w, c)
+    def product(theta: Any, x: Any) -> Any:
+        columns = 1 if x.ndim == 1 else x.shape[1]
+        jax.debug.callback(functools.partial(report, columns=columns), x[(0,) * x.ndim])
+        return problem.product(theta, x)
 
-        def count() -> int:
-            nonlocal total
-            counts = []
-            for function in (value, jax.value_and_grad(value)):
-                total = 0
-                jax.block_until_ready(jax.jit(function)(jnp.asarray(problem.theta)))
-                jax.effects_barrier()
-                counts.append(total)
-            return counts[1] - counts[0]
-
-        return count
+    counted = jax.jit(functools.partial(function, product))
+    jax.block_until_ready(counted(jnp.asarray(problem.theta)))
+    jax.effects_barrier()
+    return total

@@ -33,11 +33,16 @@ from . import references
 from .base import EXTRA, Problem
 from .tensor_problems import diagonal_term, dirichlet, finite_elements, laplacian, oscillator
 
+ANY_COUNT = ("P1", "P2", "P3")  # made for any number of pairs
 FULL_SIZES = {"P1": 100, "P2": 24, "P3": 80, "P4": 1000, "P5": 50_000, "P6": 256}
 SMALL_SIZES = {"P1": 14, "P2": 12, "P3": 12, "P4": 120, "P5": 400, "P6": 6}
 
 
-def make(name: str, size: int | str = "full") -> Problem:
+class CutClusterError(ValueError):
+    """The wanted pairs, or the occupied ones, end inside a cluster."""
+
+
+def make(name: str, size: int | str = "full", k: int | None = None) -> Problem:
     """Build a problem, or return the one already built.
 
     Parameters
@@ -47,10 +52,17 @@ def make(name: str, size: int | str = "full") -> Problem:
     size : int or str
         ``"full"`` (that of the module's table), ``"small"`` (for tests), or the number itself:
         grid points per axis for P1 to P3, n for P4 and P5, members of the batch for P6.
+    k : int, optional
+        How many pairs are wanted, at least 4; P1 to P3 only. Default: that of the module's table.
 
     Returns
     -------
     Problem
+
+    Raises
+    ------
+    CutClusterError
+        Where k, or the number of occupied pairs, cuts a cluster.
     """
     if name not in _BUILDERS:
         raise ValueError(f"unknown problem {name!r}: it must be one of {sorted(_BUILDERS)}")
@@ -58,18 +70,34 @@ def make(name: str, size: int | str = "full") -> Problem:
         if size not in ("full", "small"):
             raise ValueError(f"size {size!r} must be 'full', 'small' or a number")
         size = (FULL_SIZES if size == "full" else SMALL_SIZES)[name]
-    return _make(name, size)
+    if k is not None and name not in ANY_COUNT:
+        raise ValueError(f"k = {k} for {name}: only {', '.join(ANY_COUNT)} are made for any k")
+    return _make(name, size, k)
+
+
+def make_near(name: str, size: int | str, k: int) -> Problem:
+    """`make` with the k nearest to the one given that cuts no cluster, the smaller of two."""
+    for away in range(k):
+        for count in (k - away, k + away):
+            if count >= 4:
+                try:
+                    return make(name, size, count)
+                except CutClusterError:
+                    continue
+    raise CutClusterError(f"{name} at size {size}: every k near {k} cuts a cluster")
 
 
 @functools.lru_cache(maxsize=16)
-def _make(name: str, size: int) -> Problem:
-    problem = _BUILDERS[name](size)
+def _make(name: str, size: int, k: int | None) -> Problem:
+    problem = _BUILDERS[name](size) if k is None else _BUILDERS[name](size, k)
     lam = np.atleast_2d(problem.wanted)
     scale = np.abs(lam).max()
     # A cluster cut by k or by `occupied` would make the losses non-smooth: refuse such a size.
     for end in (problem.k, problem.occupied):
         if np.abs(lam[:, end] - lam[:, end - 1]).min() < 1e-6 * scale:
-            raise ValueError(f"{name} at size {size} has a cluster across pair {end}: change size")
+            raise CutClusterError(
+                f"{name} at size {size} has a cluster across pair {end}: change size"
+            )
     return problem
 
 
@@ -166,7 +194,7 @@ def _graph(n: int) -> Problem:
     )  # fmt: skip
 
 
-_BUILDERS: dict[str, Callable[[int], Problem]] = {
+_BUILDERS: dict[str, Callable[..., Problem]] = {
     "P1": laplacian,
     "P2": oscillator,
     "P3": finite_elements,

@@ -25,6 +25,31 @@ PATIENCE = 4.0  # seconds: a slower call is tried from one start, and not loosen
 
 
 @dataclass(frozen=True)
+class Settings:
+    """How a row is made; the same for all solvers of a table.
+
+    Attributes
+    ----------
+    target : float
+        Relative residual ``||A x - lam M x|| / (||A|| ||x||)`` to be reached.
+    starts : int
+        Starting vectors that must all give the right set.
+    repeat : int
+        Repetitions in one round of timing.
+    slow : bool
+        Whether to run what a solver calls slow.
+    gradients : bool
+        Whether to time the value and gradient of L1 and L2 too.
+    """
+
+    target: float = 1e-8
+    starts: int = 3
+    repeat: int = 7
+    slow: bool = False
+    gradients: bool = True
+
+
+@dataclass(frozen=True)
 class Trial:
     """A solver at one tolerance, from one or more starts.
 
@@ -122,31 +147,8 @@ def settle(
     return min(tried, key=lambda t: (not t.worst.right, _or_inf(t.worst.residual))), tried
 
 
-def bench(
-    solver: Solver,
-    problem: Problem,
-    *,
-    target: float = 1e-8,
-    starts: int = 3,
-    repeat: int = 7,
-    slow: bool = False,
-    gradients: bool = True,
-) -> dict[str, Any]:
+def bench(solver: Solver, problem: Problem, settings: Settings) -> dict[str, Any]:
     """Try, judge and time a solver on a problem.
-
-    Parameters
-    ----------
-    solver, problem : Solver, Problem
-    target : float
-        Relative residual ``||A x - lam M x|| / (||A|| ||x||)`` to be reached.
-    starts : int
-        Starting vectors that must all give the right set.
-    repeat : int
-        Repetitions in one round of timing.
-    slow : bool
-        Whether to run what the solver calls slow.
-    gradients : bool
-        Whether to time the value and gradient of L1 and L2 too.
 
     Returns
     -------
@@ -156,19 +158,19 @@ def bench(
     """
     row: dict[str, Any] = {"problem": problem.name, "solver": solver.name}
     skipped = solver.unavailable() or solver.unsuited(problem)
-    if skipped is None and solver.slow(problem) and not slow:
+    if skipped is None and solver.slow(problem) and not settings.slow:
         skipped = "slow: give --slow"
     if skipped is not None:
         return row | {"status": f"not run: {skipped}"}
     try:
-        trial, tried = settle(solver, problem, target, starts)
-        row |= _forward_entries(trial, problem, repeat)
+        trial, tried = settle(solver, problem, settings.target, settings.starts)
+        row |= _forward_entries(trial, problem, settings.repeat)
         row["false_claims"] = sum(each.false_claims for each in tried)
     except Exception as error:  # the failure of a peer is a result
-        return row | {"status": _failure(error)}
-    if gradients and solver.differentiable:
+        return row | {"status": failure(error)}
+    if settings.gradients and solver.differentiable:
         row["gradients"] = {
-            loss: _gradient_entries(solver, problem, loss, trial, row["seconds"], repeat)
+            loss: _gradient_entries(solver, problem, loss, trial, row["seconds"], settings.repeat)
             for loss in ("L1", "L2")
         }
     return row
@@ -179,6 +181,7 @@ def _forward_entries(trial: Trial, problem: Problem, repeat: int) -> dict[str, A
     timing = measure(forward.call, repeat)
     return {
         "status": "ok" if trial.good else "not reached",
+        "method": None if forward.method is None else forward.method(trial.output),
         "tol": trial.tol,
         "residual": trial.worst.residual,
         "right": trial.worst.right,
@@ -205,8 +208,8 @@ def _gradient_entries(
         timing = measure(prepared.call, repeat)
         count = prepared.backward_products
         products = None if count is None else count()
-    except Exception as failure:
-        return {"status": _failure(failure)}
+    except Exception as error:
+        return {"status": failure(error)}
     return {
         "status": "ok" if math.isfinite(error) else "not finite",
         "error": error,
@@ -218,8 +221,8 @@ def _gradient_entries(
     }
 
 
-def describe(problem: Problem) -> dict[str, Any]:
-    """What the table says of a problem before its rows, for JSON."""
+def describe(problem: Problem, gradients: bool = True) -> dict[str, Any]:
+    """What the table says of a problem before its rows, for JSON; of gradients only if asked."""
     return {
         "problem": problem.name,
         "title": problem.title,
@@ -228,7 +231,7 @@ def describe(problem: Problem) -> dict[str, Any]:
         "k": problem.k,
         "which": problem.which,
         "relative_gap": problem.gap * problem.mass_norm / problem.norm,
-        "backward_products_of_deflated_cg": backward_products(problem),
+        "backward_products_of_deflated_cg": backward_products(problem) if gradients else None,
     }
 
 
@@ -240,6 +243,7 @@ def _or_inf(residual: float) -> float:
     return residual if math.isfinite(residual) else math.inf
 
 
-def _failure(error: Exception) -> str:
+def failure(error: Exception) -> str:
+    """What a row says of a solver that raised."""
     text = " ".join(str(error).split())
     return f"failed: {type(error).__name__}: {text[:160]}"

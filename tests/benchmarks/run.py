@@ -1,43 +1,34 @@
 """Print and save the table: jax_peig, and on request its peers, on the problems P1 to P6.
 
-    python -m tests.benchmarks.run [P1 ...] [--peers] [--repeat N] [--save FILE.json]
+    python -m tests.benchmarks.run [P1 ...] [--peers] [--variants] [--repeat N] [--save FILE.json]
                                    [--size small|full|NUMBER]
 
 Times are medians after warm-up, compile time apart (for SciPy with ILU, the set-up). Residuals and
 the rightness of the set are recomputed with the SciPy matrices and the exact spectrum, gradients
-compared with the exact ones; the last number of a gradient counts its backward products. Ratios
-compare solvers of the same run. What a peer cannot do, or does wrongly, stays in the table: "!"
-marks a residual above the target or a set not right from every start, "~" a time taken while the
-machine was busy.
+compared with the exact ones; the last number of a gradient counts its backward products. Behind
+the solver stands the method that it chose; "right" counts the starts that gave the right set.
+Ratios compare solvers of the same run. What a peer cannot do, or does wrongly, stays in the table:
+"!" marks a residual above the target or a set not right from every start, "~" a time taken while
+the machine was busy.
+
+The other tables: ``tests.benchmarks.growth`` (how the cost grows with n and k), ``.warm`` (warm
+starts) and ``.bounds`` (error bounds and estimates against exact spectra).
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
-import json
-import math
-import os
-import pathlib
-import platform
+import dataclasses
 import sys
 from typing import Any
 
-import jax
-
+from . import report
+from .base import Problem
 from .ours import JaxPeig
 from .peers import all_peers
 from .problems import FULL_SIZES, make
-from .rows import bench, describe
+from .rows import Settings, bench, describe
 from .solvers import Solver
-
-PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "primme", "torch", "xitorch")
-WIDTHS = (24, 10, 9, 8, 8, 5, 30, 30)
-HEADINGS = (
-    "solver", "time ms", "compile s", "products", "residual", "set",
-    "L1: ms, x forward, error, mv", "L2: ms, x forward, error, mv",
-)  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -46,111 +37,70 @@ def main(arguments: list[str] | None = None) -> int:
     The status is 1 when a row of jax_peig failed, missed the target or claimed a wrong set.
     """
     options = _parse(arguments)
-    results = run(
-        options.problems or sorted(FULL_SIZES),
-        size=options.size,
-        peers=options.peers,
-        variants=options.variants,
-        only=options.only,
-        target=options.target,
-        starts=options.starts,
-        repeat=options.repeat,
-        slow=options.slow,
-        gradients=not options.no_gradients,
-    )
-    if options.save is not None:
-        options.save.write_text(json.dumps(_without_nan(results), indent=1) + "\n")
-    bad = [r for r in results["rows"] if r["solver"].startswith("jax_peig") and _is_bad(r)]
-    return 1 if bad else 0
+    machine = report.begin()
+    settings = report.settings(options, gradients=not options.no_gradients)
+    names = options.problems or sorted(FULL_SIZES)
+    parts = [
+        table(make(n, options.size), _solvers(options.peers, options.variants, options.only),
+              settings)
+        for n in names
+    ]  # fmt: skip
+    results = collect(machine, settings, parts) | {"size": options.size}
+    report.save(results, options.save)
+    return exit_status(results)
 
 
-def run(
-    names: list[str],
-    *,
-    size: int | str = "full",
-    peers: bool = False,
-    variants: bool = False,
-    only: list[str] | None = None,
-    target: float = 1e-8,
-    starts: int = 3,
-    repeat: int = 7,
-    slow: bool = False,
-    gradients: bool = True,
-) -> dict[str, Any]:
-    """Run problems, printing each row when it is there.
+def table(problem: Problem, solvers: list[Solver], settings: Settings) -> dict[str, Any]:
+    """Run solvers on a problem, printing each row when it is there.
 
-    Parameters
-    ----------
-    names : list of str
-        ``"P1"`` to ``"P6"``.
-    size : int or str
-        As in `problems.make`.
-    peers, variants : bool
-        Whether to run the peers, and jax_peig's other methods and forms of the operator.
-    only : list of str, optional
-        Keep the solvers whose names contain one of these, ignoring case.
-    target, starts, repeat, slow, gradients
-        As in `rows.bench`.
+    Ratios are printed for the first solver of jax_peig alone, and kept for all.
 
     Returns
     -------
     dict
-        ``machine``, ``settings``, ``problems``, ``rows`` and ``ratios``, ready for JSON.
+        ``problem``, ``rows`` and ``ratios``, ready for JSON.
     """
-    jax.config.update("jax_enable_x64", True)
-    settings = {"size": size, "target": target, "starts": starts, "repeat": repeat}
-    results: dict[str, Any] = {
-        "machine": machine(), "settings": settings, "problems": [], "rows": [], "ratios": [],
-    }  # fmt: skip
-    print("  ".join(f"{key} {value}" for key, value in results["machine"].items()))
-    for name in names:
-        problem = make(name, size)
-        results["problems"].append(describe(problem))
-        print(_title(results["problems"][-1]))
-        rows = []
-        for solver in _solvers(peers, variants, only):
-            row = bench(
-                solver, problem, target=target, starts=starts, repeat=repeat, slow=slow,
-                gradients=gradients,
-            )  # fmt: skip
-            rows.append(row)
-            print(_line(row), flush=True)
-        found = ratios(rows)
-        for ratio in found:
-            print(_ratio_line(ratio))
-        results["rows"] += rows
-        results["ratios"] += found
-    return results
+    described = describe(problem, settings.gradients)
+    print(report.title(described))
+    rows = []
+    for solver in solvers:
+        rows.append(bench(solver, problem, settings))
+        print(report.line(rows[-1]), flush=True)
+    found = ratios(rows)
+    for ratio in found:
+        if ratio["solver"] == found[0]["solver"]:
+            print(report.ratio_line(ratio))
+    return {"problem": described, "rows": rows, "ratios": found}
+
+
+def collect(
+    machine: dict[str, Any], settings: Settings, parts: list[dict[str, Any]]
+) -> dict[str, Any]:
+    """Join what `table` returned for several problems, under ``problems``, ``rows``, ``ratios``."""
+    return {
+        "machine": machine,
+        "settings": dataclasses.asdict(settings),
+        "problems": [part["problem"] for part in parts],
+        "rows": [row for part in parts for row in part["rows"]],
+        "ratios": [ratio for part in parts for ratio in part["ratios"]],
+    }
 
 
 def _solvers(peers: bool, variants: bool, only: list[str] | None) -> list[Solver]:
     chosen: list[Solver] = [JaxPeig()]
     if variants:
-        chosen += [JaxPeig(form="vector"), JaxPeig(method="lobpcg")]
+        chosen += [JaxPeig(method) for method in JaxPeig.iterations]
+        chosen += [JaxPeig("lobpcg", degree=8), JaxPeig(form="vector")]
     if peers:
         chosen += all_peers()
-    if only:
-        chosen = [s for s in chosen if any(text.lower() in s.name.lower() for text in only)]
-    return chosen
+    return keep(chosen, only)
 
 
-def machine() -> dict[str, Any]:
-    """Versions and cores; no names or paths of the machine."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "python": platform.python_version(),
-        **versions,
-        "cores": os.cpu_count(),
-        "architecture": platform.machine(),
-        "device": jax.devices()[0].platform,
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-    }
+def keep(solvers: list[Solver], only: list[str] | None) -> list[Solver]:
+    """Those whose names contain one of the texts, ignoring case; all without texts."""
+    if not only:
+        return solvers
+    return [s for s in solvers if any(text.lower() in s.name.lower() for text in only)]
 
 
 def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -183,7 +133,15 @@ def ratios(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found
 
 
+def exit_status(results: dict[str, Any]) -> int:
+    """1 when a row of jax_peig failed, missed the target or claimed a wrong set; else 0."""
+    ours = [row for row in results["rows"] if row["solver"].startswith("jax_peig")]
+    return int(any(_is_bad(row) for row in ours))
+
+
 def _is_bad(row: dict[str, Any]) -> bool:
+    if row["status"].startswith("not run"):
+        return False
     gradients = row.get("gradients", {}).values()
     return (
         row["status"] != "ok"
@@ -192,101 +150,22 @@ def _is_bad(row: dict[str, Any]) -> bool:
     )
 
 
-# ---------------------------------------------------------------- text
-
-
-def _title(described: dict[str, Any]) -> str:
-    products = described["backward_products_of_deflated_cg"]
-    text = (
-        f"\n{described['problem']}: {described['title']}; n = {described['n']}, "
-        f"k = {described['k']} {described['which']}, relative gap {described['relative_gap']:.1e}"
-    )
-    if products is not None:
-        text += f", L2's backward in {products} products of deflated CG"
-    return text + "\n" + "  ".join(h.ljust(w) for h, w in zip(HEADINGS, WIDTHS, strict=True))
-
-
-def _line(row: dict[str, Any]) -> str:
-    if "seconds" not in row:
-        return f"{row['solver']:<{WIDTHS[0]}}  {row['status']}"
-    right = "right" if row["right"] else "WRONG"
-    residual = f"{row['residual']:.1e}" + ("" if row["status"] == "ok" else "!")
-    cells = [
-        row["solver"],
-        _milliseconds(row),
-        "" if row["compile_seconds"] is None else f"{row['compile_seconds']:.2f}",
-        "" if row["products"] is None else str(row["products"]),
-        residual,
-        right,
-    ]
-    for loss in ("L1", "L2"):
-        gradient = row.get("gradients", {}).get(loss)
-        if gradient is None:
-            cells.append("")
-        elif "seconds" not in gradient:
-            cells.append(gradient["status"][:60])
-        else:
-            parts = [_milliseconds(gradient), f"{gradient['over_forward']:.2f}"]
-            parts.append(f"{gradient['error']:.1e}")
-            if gradient["backward_products"] is not None:
-                parts.append(str(gradient["backward_products"]))
-            cells.append(", ".join(parts))
-    line = "  ".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=True))
-    if row["false_claims"]:
-        line += f"  CLAIMED CONVERGED, WRONG SET: {row['false_claims']} starts"
-    return line.rstrip()
-
-
-def _milliseconds(entry: dict[str, Any]) -> str:
-    return f"{1e3 * entry['seconds']:.4g}" + ("~" if entry["noisy"] else "")
-
-
-def _ratio_line(ratio: dict[str, Any]) -> str:
-    text = f"  {ratio['peer']} / {ratio['solver']}: forward {ratio['forward']:.2f}"
-    if "products" in ratio:
-        text += f", products {ratio['products']:.2f}"
-    for loss in ("L1", "L2"):
-        if loss in ratio:
-            text += f", {loss} {ratio[loss]:.2f}"
-            text += "" if ratio[f"{loss}_both_finite"] else " (not finite)"
-    text += "" if ratio["both_reached"] else "  (target not reached by both)"
-    return text + ("  ~" if ratio["noisy"] else "")
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: None instead."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def _size(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
-
-
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.run", description=__doc__)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = report.parser("run", __doc__)
+    report.add_settings(parser)
     add = parser.add_argument
     add("problems", nargs="*", metavar="P", help="P1 ... P6; all of them by default")
     add("--peers", action="store_true", help="run the installed peers too")
     add("--variants", action="store_true", help="run jax_peig's other methods and forms too")
     add("--only", action="append", metavar="TEXT", help="only solvers with TEXT in their names")
-    add("--slow", action="store_true", help="run peers that take minutes")
     add("--no-gradients", action="store_true", help="forward solves only")
-    add("--size", type=_size, default="full", help="small, full, or a number (default: full)")
-    add("--repeat", type=int, default=7, metavar="N", help="repetitions in a round (default: 7)")
-    add("--starts", type=int, default=3, metavar="N", help="starts to be right (default: 3)")
-    add("--target", type=float, default=1e-8, help="relative residual (default: 1e-8)")
-    add("--save", type=pathlib.Path, metavar="FILE.json", help="write everything there")
+    report.add_size(parser)
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.problems) - set(FULL_SIZES))
     if unknown:
         parser.error(f"unknown problems {unknown}: choose from {sorted(FULL_SIZES)}")
+    if options.quick:
+        options.size, options.repeat = "small", 1
     return options
 
 

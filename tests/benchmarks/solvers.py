@@ -36,6 +36,8 @@ class Forward:
         Compilation, or the set-up of a preconditioner, that `call` does not repeat.
     claim : callable or None
         What `call` returned -> whether the solver says that all pairs converged.
+    method : callable or None
+        What `call` returned -> the method that a solver with several chose.
     """
 
     call: Callable[[], Any]
@@ -43,6 +45,7 @@ class Forward:
     products: Callable[[Any], int] | None = None
     compile_seconds: float | None = None
     claim: Callable[[Any], bool] | None = None
+    method: Callable[[Any], str] | None = None
 
 
 @dataclass(frozen=True)

@@ -119,7 +119,7 @@ def diagonal_term(theta: Any, x: Any) -> Any:
     return theta.reshape((-1,) + (1,) * (x.ndim - 1)) * x
 
 
-def laplacian(edge: int) -> Problem:
+def laplacian(edge: int, k: int = 8) -> Problem:
     """P1: lam = 4 - 2 cos t_i - 2 cos t_j with product-sine vectors; symmetry i <-> j repeats."""
     n = edge**2
     angle, sines = dirichlet(edge)
@@ -131,15 +131,15 @@ def laplacian(edge: int) -> Problem:
         return diagonal_term(4.0 + theta, x) - around.reshape(x.shape)
 
     return Problem(
-        name="P1", title=f"2-D Laplacian {edge} x {edge}", size=edge, n=n, k=8, which="smallest",
+        name="P1", title=f"2-D Laplacian {edge} x {edge}", size=edge, n=n, k=k, which="smallest",
         theta=np.zeros(n), product=product, mass_product=None,
         matrix=_kronecker(one, eye) + _kronecker(eye, one), mass=None,
         norm=2.0 * values.max(), mass_norm=1.0,
-        **_tensor_pairs(values, sines, 2, k=8, occupied=4),
+        **_tensor_pairs(values, sines, 2, k=k, occupied=4),
     )  # fmt: skip
 
 
-def oscillator(edge: int) -> Problem:
+def oscillator(edge: int, k: int = 10) -> Problem:
     """P2: -Laplacian/2 + r^2/2. The discrete 1-D pairs come from a dense tridiagonal solve.
 
     The second shell of six, exactly repeated in the continuum, is two triples here, (200) and
@@ -165,15 +165,15 @@ def oscillator(edge: int) -> Problem:
         + _kronecker(eye, eye, kinetic)
     )
     return Problem(
-        name="P2", title=f"3-D oscillator {edge}^3", size=edge, n=n, k=10, which="smallest",
+        name="P2", title=f"3-D oscillator {edge}^3", size=edge, n=n, k=k, which="smallest",
         theta=theta, product=product, mass_product=None,
         matrix=(laplacian + sp.diags_array(theta)).tocsr(), mass=None,
         norm=3.0 * values.max(), mass_norm=1.0,
-        **_tensor_pairs(values, basis, 3, k=10, occupied=4),
+        **_tensor_pairs(values, basis, 3, k=k, occupied=4),
     )  # fmt: skip
 
 
-def finite_elements(edge: int) -> Problem:
+def finite_elements(edge: int, k: int = 8) -> Problem:
     """P3: K = K1 (x) M1 + M1 (x) K1, M = M1 (x) M1 for the bilinear elements of the unit square.
 
     In 1-D, K1 = tridiag(-1, 2, -1)/h and M1 = h tridiag(1, 4, 1)/6 share the sine vectors:
@@ -197,10 +197,10 @@ def finite_elements(edge: int) -> Problem:
         return step**2 / 36.0 * (16.0 * x + (4.0 * side + corner).reshape(x.shape))
 
     return Problem(
-        name="P3", title=f"finite elements {edge} x {edge}, generalised", size=edge, n=n, k=8,
+        name="P3", title=f"finite elements {edge} x {edge}, generalised", size=edge, n=n, k=k,
         which="smallest", theta=np.zeros(n), product=product, mass_product=mass_product,
         matrix=_kronecker(one, weight) + _kronecker(weight, one), mass=_kronecker(weight, weight),
         norm=float((np.outer(stiff, heavy) + np.outer(heavy, stiff)).max()),
         mass_norm=float(heavy.max() ** 2),
-        **_tensor_pairs(stiff / heavy, sines / np.sqrt(heavy), 2, k=8, occupied=4),
+        **_tensor_pairs(stiff / heavy, sines / np.sqrt(heavy), 2, k=k, occupied=4),
     )  # fmt: skip

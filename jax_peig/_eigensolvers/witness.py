@@ -1,0 +1,137 @@
+"""Is a set of eigenpairs complete? Random vectors, filtered in its complement, bear witness.
+
+X holds the k smallest pairs that are known, as accurate as wanted; nothing shows whether a smaller
+one, u, is missing. A random unit vector in the complement of X has a component along u of some
+n^{-1/2}. The Chebyshev polynomial p with p(theta_k) = 1, small above, leaves it at least what it
+was, as u's eigenvalue is at most theta_k, and takes away from the rest. So of a filtered and
+normalised vector y, with Ritz value theta and residual r, two things are known:
+
+    |u^H y| >= a,               a the component that was drawn, over the norm that is left,
+    |u^H y| <= ||r|| / (theta - theta_k),     from u^H (A - theta) y = (lam_u - theta) u^H y.
+
+Where they contradict each other, nothing is missing. A Ritz value below theta_k shows that
+something is. A converged copy of theta_k means that k cuts a cluster, and is no less an answer.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_peig import _blocks, _tolerances
+from jax_peig._eigensolvers.filtering import MAX_DEGREE, Filter, Interval, Pairs
+from jax_peig._eigensolvers.ritz import SAFETY, Ritz, relative_residuals
+from jax_peig._types import Array, Block
+
+WIDTH = 4
+ROUNDS = 40
+# A drawn component is taken for this part of n^{-1/2}: a smaller one has a chance of 8 % for each
+# of the vectors.
+CHANCE = 0.1
+# The growth of p from the interval to theta_k in a round, and what rounding allows at theta_1.
+GAIN = 100.0
+GROWTH_LIMIT = 1e8
+
+
+class Testimony(NamedTuple):
+    """What the witnesses say."""
+
+    complete: Array  # no pair is missing
+    missed: Array  # one is
+    theta: Array  # (w,), Ritz values in the complement, ascending
+    y: Block  # (n, w)
+    ay: Block
+    products: Array
+
+
+class _State(NamedTuple):
+    y: Block
+    ay: Block
+    theta: Array
+    amplitude: Array  # (w,), the least component along a missing vector
+    upper: Array
+    said: Testimony
+    step: Array
+
+
+def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array) -> Testimony:
+    """Hear random vectors about the k smallest pairs of sign A, all of them converged; M = I."""
+    x = pairs.vectors
+    n, k = x.shape
+    goal, dtype = sifter.goal, x.dtype
+    known = goal.sign * pairs.values
+    scale = sifter.norms[0]
+    rounding = _tolerances.rank(dtype) * scale
+
+    def a(block):
+        return goal.sign * sifter.operator(block)
+
+    def apart(block):
+        for _ in range(2):
+            block = _blocks.project_out(block, x, x)
+        return block
+
+    def ritz(block, amplitude):
+        """Rayleigh-Ritz in the complement, and the components in the new basis."""
+        small, _ = _blocks.orthonormalizer(_blocks.gram(block, block))
+        block = apart(block @ small)
+        ay = a(block)
+        theta, c = _blocks.rayleigh_ritz(_blocks.gram(block, ay), _blocks.gram(block, block))
+        turned = jnp.abs(small @ c) ** 2
+        return block @ c, ay @ c, theta, jnp.sqrt(turned.T @ amplitude**2)
+
+    def judge(state: _State) -> _State:
+        r = state.ay - state.y * state.theta.astype(dtype)[None, :]
+        distance = state.theta - known[k - 1]
+        length = _blocks.column_norms(r)
+        relative = relative_residuals(r, state.theta, state.y, sifter.norms)
+        missed = distance[0] < -rounding
+        strict = min(goal.tol, _tolerances.eps(dtype) ** 0.5)
+        contradiction = (distance[0] > rounding) & (length < state.amplitude * distance)[0]
+        complete = ~missed & (contradiction | (relative[0] <= SAFETY * strict))
+        products = state.said.products + state.y.shape[1]
+        said = Testimony(complete, missed, state.theta, state.y, state.ay, products)
+        reach = jnp.max(state.theta + length)
+        return state._replace(said=said, upper=jnp.maximum(state.upper, reach))
+
+    def advance(state: _State) -> _State:
+        lower = jnp.minimum(state.theta[-1], (state.upper + state.theta[-1]) / 2)
+        half = jnp.maximum((state.upper - lower) / 2, _tolerances.eps(dtype) * scale)
+        half = jnp.where(half > 0, half, 1)
+        interval = Interval(
+            lower + half,
+            half,
+            jnp.broadcast_to(known[k - 1], state.theta.shape),
+            jnp.zeros(state.theta.shape, bool),
+        )
+
+        def growth(t):
+            rate = jnp.arccosh(jnp.maximum((interval.centre - t) / half, 1))
+            return jnp.maximum(rate, _tolerances.eps(dtype))
+
+        degree = jnp.minimum(
+            jnp.log(2 * GAIN) / growth(known[k - 1]), jnp.log(2 * GROWTH_LIMIT) / growth(known[0])
+        )
+        degree = jnp.clip(jnp.ceil(degree), 2, MAX_DEGREE).astype(int)
+        pairs = Pairs(state.y, state.ay, None, state.theta, interval.place, state.theta)
+        block = apart(sifter.polynomial(pairs, interval, degree))
+        y, ay, theta, amplitude = ritz(block, state.amplitude)
+        spent = state.said.products + (degree - 1) * y.shape[1]
+        state = state._replace(
+            y=y, ay=ay, theta=theta, amplitude=amplitude, step=state.step + 1,
+            said=state.said._replace(products=spent),
+        )  # fmt: skip
+        return judge(state)
+
+    width = min(WIDTH, n - k)
+    start = apart(_blocks.random_block(key, n, width, dtype))
+    start = start / _blocks.column_norms(start).astype(dtype)[None, :]
+    amplitude = jnp.full(width, CHANCE / n**0.5, known.dtype)
+    y, ay, theta, amplitude = ritz(start, amplitude)
+    no = jnp.array(False)
+    said = Testimony(no, no, theta, y, ay, jnp.array(0))
+    first = judge(_State(y, ay, theta, amplitude, upper, said, jnp.array(0)))
+    end = jax.lax.while_loop(
+        lambda s: ~(s.said.complete | s.said.missed) & (s.step < ROUNDS), advance, first
+    )
+    return end.said

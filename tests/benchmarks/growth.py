@@ -1,0 +1,152 @@
+"""How the cost of a forward solve grows with the order n and with the number of pairs k.
+
+    python -m tests.benchmarks.growth [P1 P2 k] [--only TEXT] [--repeat N] [--save FILE.json]
+
+Three series: P1 on finer and finer grids, P2 likewise, and P1 with more and more pairs. Each row is
+that of ``tests.benchmarks.run`` without gradients; a series ends with the products and the time of
+each solver at all its sizes, and the exponent p of the best ``cost = c size^p``. The size is n, or
+k in the series over k. A k that would cut a cluster is replaced by the nearest one that does not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from typing import Any
+
+import numpy as np
+
+from . import report, run
+from .ours import JaxPeig
+from .peers import Primme, ScipyArpack
+from .problems import make, make_near
+from .rows import Settings
+from .solvers import Solver
+
+# series: (problem, grid points per axis, k or None for the problem's own)
+Case = tuple[str, int, int | None]
+SERIES: dict[str, list[Case]] = {
+    "P1": [("P1", edge, None) for edge in (50, 100, 200, 400)],
+    "P2": [("P2", edge, None) for edge in (16, 24, 32, 48)],
+    "k": [("P1", 100, k) for k in (4, 8, 16, 32, 64)],
+}
+# The smallest are dense for "auto".
+QUICK: dict[str, list[Case]] = {
+    "P1": [("P1", edge, None) for edge in (12, 24)],
+    "P2": [("P2", edge, None) for edge in (8, 10)],
+    "k": [("P1", 24, k) for k in (4, 16)],
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run from the command line; returns the exit status, as `run.main` does."""
+    options = _parse(arguments)
+    machine = report.begin()
+    settings = report.settings(options, gradients=False)
+    series = QUICK if options.quick else SERIES
+    parts, summaries = [], {}
+    for name in options.series or list(series):
+        tables = growth(series[name], settings, options.only)
+        summaries[name] = summary(tables, "k" if name == "k" else "n")
+        print(f"\n{name}: growth with {summaries[name]['with']} = {summaries[name]['sizes']}")
+        for entry in summaries[name]["solvers"]:
+            print(_line(entry))
+        parts += tables
+    results = run.collect(machine, settings, parts) | {"growth": summaries}
+    report.save(results, options.save)
+    return run.exit_status(results)
+
+
+def solvers(only: list[str] | None = None) -> list[Solver]:
+    """jax_peig's choice, its thrifty method, and the peers that find pairs from products."""
+    chosen: list[Solver] = [
+        JaxPeig(),
+        JaxPeig("davidson"),
+        Primme("", "PRIMME_DEFAULT_MIN_TIME"),
+        Primme("fewest products", "PRIMME_DEFAULT_MIN_MATVECS"),
+        ScipyArpack(),
+    ]
+    return run.keep(chosen, only)
+
+
+def growth(
+    cases: list[Case], settings: Settings, only: list[str] | None = None
+) -> list[dict[str, Any]]:
+    """`run.table` for each case of a series, in its order."""
+    tables = []
+    for name, size, k in cases:
+        problem = make(name, size) if k is None else make_near(name, size, k)
+        tables.append(run.table(problem, solvers(only), settings))
+        if k is not None and problem.k != k:
+            print(f"  k = {problem.k} in place of {k}, which would cut a cluster")
+    return tables
+
+
+def summary(tables: list[dict[str, Any]], label: str) -> dict[str, Any]:
+    """Costs of each solver over a series, and how they grow.
+
+    Parameters
+    ----------
+    tables : list of dict
+        From `growth`.
+    label : {"n", "k"}
+        What grows.
+
+    Returns
+    -------
+    dict
+        ``with``, ``sizes``, and under ``solvers`` one entry for each: ``products`` and ``seconds``
+        (None where it did not reach the target), and their exponents (from the iterations alone;
+        None from fewer than two).
+    """
+    sizes = [table["problem"][label] for table in tables]
+    entries = []
+    for rows in zip(*(table["rows"] for table in tables), strict=True):
+        entry: dict[str, Any] = {"solver": rows[0]["solver"]}
+        reached = [row if row["status"] == "ok" else {} for row in rows]
+        # what LAPACK does to a small matrix is another law than an iteration's
+        iterated = [{} if row.get("method") == "dense" else row for row in reached]
+        for cost in ("products", "seconds"):
+            entry[cost] = [row.get(cost) for row in reached]
+            entry[f"{cost}_exponent"] = exponent(sizes, [row.get(cost) for row in iterated])
+        entries.append(entry)
+    return {"with": label, "sizes": sizes, "solvers": entries}
+
+
+def exponent(sizes: list[int], costs: list[float | None]) -> float | None:
+    """The p of ``cost = c size^p`` by least squares in the logarithms."""
+    known = [(size, cost) for size, cost in zip(sizes, costs, strict=True) if cost]
+    if len({size for size, _ in known}) < 2:
+        return None
+    size, cost = np.log(np.array(known, float)).T
+    return float(np.polyfit(size, cost, 1)[0])
+
+
+def _line(entry: dict[str, Any]) -> str:
+    def shown(costs: list[float | None], scale: float) -> str:
+        return " ".join("-" if c is None else f"{scale * c:.4g}" for c in costs)
+
+    texts = [entry["solver"]]
+    for cost, unit, scale in (("products", "mv", 1.0), ("seconds", "ms", 1e3)):
+        p = entry[f"{cost}_exponent"]
+        texts.append(
+            f"{unit} {shown(entry[cost], scale)}" + ("" if p is None else f", p = {p:.2f}")
+        )
+    return report.cells(texts, [report.COLUMNS["solver"], 45, 45])
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = report.parser("growth", __doc__)
+    report.add_settings(parser)
+    add = parser.add_argument
+    add("series", nargs="*", metavar="SERIES", help=f"{', '.join(SERIES)}; all of them by default")
+    add("--only", action="append", metavar="TEXT", help="only solvers with TEXT in their names")
+    options = parser.parse_args(arguments)
+    unknown = sorted(set(options.series) - set(SERIES))
+    if unknown:
+        parser.error(f"unknown series {unknown}: choose from {list(SERIES)}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""The benchmarks' further tables at tiny sizes: growth, warm starts, bounds, the choice of method.
+
+What they say of jax_peig is asserted as far as any size shows it: right sets, no bound violated.
+"""
+
+import itertools
+import json
+
+import jax
+import numpy as np
+import pytest
+import scipy.linalg
+
+from . import spectra
+from .benchmarks import bounds, growth, ours, problems, report, rows, run, warm
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+class TestMethods:
+    """jax_peig's rows name the method that ran, and compile once for all starts."""
+
+    problem = problems.make("P1", 7)
+    settings = rows.Settings(starts=2, repeat=1, gradients=False)
+
+    def test_the_choice_is_told(self):
+        row = rows.bench(ours.JaxPeig(), self.problem, self.settings)
+        assert row["method"] == "dense"
+        assert row["right_starts"] == [2, 2]
+        line = report.line(row)
+        assert line.startswith("jax_peig (dense) ")
+        assert " 2/2" in line
+
+    def test_one_program_for_all_starts(self):
+        solver = ours.JaxPeig()
+        first, _ = solver.program(self.problem, 1e-8)
+        assert solver.program(self.problem, 1e-8)[0] is first
+        assert solver.program(self.problem, 1e-7)[0] is not first
+
+    def test_products_of_a_preconditioner_count(self):
+        solver = ours.JaxPeig("lobpcg", degree=2)
+        forward = solver.forward(self.problem, 1e-6, 0)
+        out = forward.call()
+        assert int(out.info.status) == 0
+        assert int(out.info.products) < forward.products(out)
+
+    def test_what_does_not_suit(self):
+        polynomial = ours.JaxPeig("lobpcg", degree=8)
+        assert polynomial.unsuited(self.problem) is None
+        row = rows.bench(polynomial, problems.make("P5", 120), self.settings)
+        assert row["status"].startswith("not run")
+        assert run.exit_status({"rows": [row]}) == 0
+
+
+class TestGrowth:
+    def test_a_series(self, capsys):
+        settings = rows.Settings(starts=1, repeat=1, gradients=False)
+        tables = growth.growth([("P1", 7, 4), ("P1", 7, 7)], settings, ["SciPy"])
+        found = growth.summary(tables, "k")
+        assert found["sizes"] == [4, 6]
+        assert "k = 6 in place of 7" in capsys.readouterr().out
+        (entry,) = found["solvers"]
+        assert entry["solver"] == "SciPy eigsh"
+        assert all(row["right"] for table in tables for row in table["rows"])
+        assert min(entry["products"]) > 0
+
+    def test_exponent(self):
+        sizes = [10, 100, 1000]
+        assert growth.exponent(sizes, [2.0 * n**1.5 for n in sizes]) == pytest.approx(1.5)
+        assert growth.exponent(sizes, [1.0, None, 10.0]) == pytest.approx(0.5)
+        assert growth.exponent(sizes, [1.0, None, None]) is None
+
+    def test_what_lapack_does_has_no_part_in_the_exponent(self):
+        row = {"solver": "s", "status": "ok", "products": 9, "seconds": 1.0, "method": "dense"}
+        tables = [{"problem": {"n": n}, "rows": [row]} for n in (10, 20)]
+        (entry,) = growth.summary(tables, "n")["solvers"]
+        assert entry["products"] == [9, 9]
+        assert entry["products_exponent"] is None
+
+
+class TestWarm:
+    @pytest.mark.parametrize("change", warm.CHANGES)
+    @pytest.mark.parametrize(("name", "size"), [("P1", 9), ("P2", 7), ("P3", 9)])
+    def test_sweeps_are_what_they_say(self, name, size, change):
+        steps = warm.sweep(problems.make(name, size), change, 2)
+        assert len(steps) == 3
+        matrices = [step.matrix.toarray() for step in steps]
+        for step, matrix in zip(steps, matrices, strict=True):
+            mass = None if step.mass is None else step.mass.toarray()
+            lam = scipy.linalg.eigh(matrix, mass, eigvals_only=True)[: step.k + 2]
+            np.testing.assert_allclose(step.wanted, lam, rtol=1e-9)
+        last = steps[-1]
+        x = np.random.default_rng(0).standard_normal((last.n, 3))
+        product = jax.jit(last.product)(last.theta, x)
+        np.testing.assert_allclose(product, matrices[-1] @ x, atol=1e-12 * last.norm)
+        for before, after in itertools.pairwise(matrices):
+            changed = np.abs(after - before).max()
+            assert 0 < changed <= 0.0101 * np.abs(before).max()
+
+    def test_table(self, tmp_path, capsys):
+        saved = tmp_path / "warm.json"
+        options = ["--quick", "--change", "potential", "--method", "lobpcg", "--save", str(saved)]
+        warm.main(["P1", *options])
+        (row,) = read(saved)["rows"]
+        assert row["status"] == "ok"
+        assert row["cold"]["right"] == row["warm"]["right"] == 2
+        assert row["cold"]["converged"] == row["warm"]["converged"] == 2
+        assert row["ratio"] < 1
+        assert f"{row['ratio']:.2f}" in capsys.readouterr().out
+
+    def test_a_failure_keeps_its_row(self):
+        steps = warm.sweep(problems.make("P1", 7), "noise", 1)
+        row = warm.compare(steps, "no such method", 1e-6, 1)
+        assert row["status"].startswith("failed: ValueError")
+
+
+class TestBounds:
+    @pytest.mark.parametrize("condition", [None, 1000.0])
+    @pytest.mark.parametrize("separation", [0.0, 1e-12, 1e-7, 1e-3])
+    def test_the_exact_spectrum_is_nearer_than_lapack(self, condition, separation):
+        """What is prescribed is stored to rounding; the exact spectrum is what is stored."""
+        values = spectra.clustered(40, 6, "inside", separation=separation)
+        pencil = spectra.pencil(values, condition=condition)
+        exact, doubt, size = bounds.exact_spectrum(pencil.A, pencil.M)
+        eps = np.finfo(float).eps
+        np.testing.assert_allclose(exact.astype(float), values, rtol=0, atol=40 * eps * size)
+        if np.finfo(np.longdouble).eps < 1e-3 * eps:
+            assert doubt < eps * size
+
+    def test_the_exact_spectrum_sees_below_rounding(self):
+        """A diagonal is its own spectrum, to the last digit of a long double."""
+        values = np.array([1.0, 1.0 + 2.0**-52, 1.0 + 2.0**-40, 2.0, 3.0])
+        exact, doubt, _ = bounds.exact_spectrum(np.diag(values), None)
+        assert np.all(np.abs(exact - values) <= doubt)
+
+    def test_no_bound_is_violated(self):
+        loose = bounds.study(6, methods=("lobpcg",), conditions=(None,), stops=[(1e-3, None)])
+        ended = bounds.study(6, methods=("lobpcg",), conditions=(100.0,), stops=[(1e-10, 2)])
+        found = [*loose, *ended]
+        assert found[0].converged == 36
+        assert found[1].converged < 36
+        assert not any(finding.violated.any() for finding in found)
+        total = bounds.describe(found)
+        assert total["pairs"] == 2 * 6 * 6
+        assert total["violations"] == 0
+        assert total["estimate_pairs"] > 30
+        # an estimate far below the error would mislead
+        assert total["estimate_over_error"][0] > 0.5
+
+    def test_a_violation_is_seen(self):
+        shape = (1, 6)
+        finding = bounds.Finding(
+            method="m", condition=None, tol=1e-3, max_steps=None, error=np.full(shape, 2.0),
+            bound=np.array([[1.0, 2.0, 3.0, np.nan, 2.0, 2.0]]), estimate=np.ones(shape),
+            granted=np.zeros((1, 1)), rounding=np.full((1, 1), 1e-16), converged=0,
+        )  # fmt: skip
+        row = bounds.describe([finding])
+        assert row["violations"] == 2
+        assert row["estimate_over_error"] == [0.5] * len(bounds.QUANTILES)
