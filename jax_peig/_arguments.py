@@ -82,7 +82,7 @@ def check(
     v0 = None if v0 is None else _vectors(v0)
     n = _order(a, m, n, v0)
     k = _count(k, n)
-    method, reason = _choose(method, n, k, which, m, preconditioner, OPinv)
+    method, reason = _choose(method, n, k, which, m, M_solve, preconditioner, OPinv)
     _suited(method, n, k, which)
     if basis is not None and method != "davidson":
         raise ValueError(
@@ -96,7 +96,14 @@ def check(
 
 
 def _choose(
-    method: str, n: int, k: int, which: str, m: Any, preconditioner: Any, op_inv: Any
+    method: str,
+    n: int,
+    k: int,
+    which: str,
+    m: Any,
+    m_solve: Any,
+    preconditioner: Any,
+    op_inv: Any,
 ) -> tuple[str, str]:
     """The method, and why, from what does not depend on values: ``jit`` changes nothing."""
     if method != "auto":
@@ -111,7 +118,11 @@ def _choose(
         return "lobpcg", "a preconditioner is given"
     if m is None:
         return "chebyshev", "M is the identity, no preconditioner"
-    return "chebyshev", "no preconditioner"
+    if m_solve is not None:
+        return "chebyshev", "M_solve is given, no preconditioner"
+    if is_array(m) and m.ndim == 1:
+        return "chebyshev", "M is diagonal, no preconditioner"
+    return "lobpcg", "M is not diagonal, and there is no M_solve"
 
 
 def _suited(method: str, n: int, k: int, which: str) -> None:

@@ -19,8 +19,8 @@ from jax_peig._solve import basis_width, block_width, solve
 from jax_peig._sylvester import Fixed, Settings
 from jax_peig._types import Array, ArrayLike, DTypeLike, OperatorLike
 
-MAX_STEPS = 2000
-SINGLE_STEPS = 20_000  # of "davidson", and of a guess's witness: one product each
+# Steps by default: of a block; of the filter, up to 200 products each; of single products.
+MAX_STEPS = {"dense": 1, "lobpcg": 2000, "chebyshev": 200, "davidson": 20_000}
 DERIVATIVE_STEPS = 10_000
 
 
@@ -94,7 +94,8 @@ def partial_eigh(
         "dense" forms the matrices and calls LAPACK: O(n^3). "chebyshev" filters a block, many cheap
         products. "lobpcg" takes a preconditioner and needs 3 k <= n. "davidson" spends the fewest
         products, one at a time. "auto" is "dense" up to n = 500 or where k > n/5, else "lobpcg"
-        with a preconditioner and "chebyshev" without; ``info.reason`` says why.
+        with a preconditioner or an M that is not diagonal and has no M_solve, and "chebyshev"
+        without; ``info.reason`` says why.
     basis : int, optional
         The number of vectors that "davidson" keeps, with as many products with A, and with M.
         Default: three times k and the guard vectors, and at least 20.
@@ -102,8 +103,8 @@ def partial_eigh(
         A pair is converged when ||A x - lam M x|| <= tol (||A|| + |lam| ||M||) ||x||. Default:
         eps^(2/3), 3.7e-11 in float64 and 2.4e-5 in float32.
     max_steps : int, optional
-        Bound on the iteration's steps. Default: 2000; 20,000 with method "davidson" or v0, whose
-        steps are single products.
+        Bound on the iteration's steps. Default: 2000 for "lobpcg", 200 for "chebyshev", 20,000 for
+        "davidson", whose steps are single products, and with v0.
     degeneracy_tol : float, optional
         Eigenvalues that differ by less, in the unit of the eigenvalues, are one cluster. Default:
         sqrt(eps) max |w|. Pairs that their error bounds cannot tell apart always are.
@@ -177,7 +178,9 @@ def partial_eigh(
         progress=progress,
     )  # fmt: skip
     if max_steps is None:
-        max_steps = SINGLE_STEPS if method == "davidson" or v0 is not None else MAX_STEPS
+        # Davidson's method goes on with a guess, unless the filter's own witnesses do.
+        filtered = method == "chebyshev" and M is None
+        max_steps = MAX_STEPS[method if v0 is None or filtered else "davidson"]
     width = block_width(method, n, k)
 
     def operator(x: OperatorLike, name: str) -> Operator | None:

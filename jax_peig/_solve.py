@@ -9,7 +9,7 @@ from jax_peig import _blocks, _tolerances
 from jax_peig._eigensolvers import chebyshev, davidson, dense, lobpcg
 from jax_peig._eigensolvers.ritz import Goal, Ritz
 from jax_peig._mass import RoughInverse, diagonal_inverse, given_inverse, rough_inverse
-from jax_peig._operators import Operator, diagonal_of
+from jax_peig._operators import diagonal_of
 from jax_peig._probe import LANCZOS_STEPS, PRODUCTS, Probe, probe, spectral_interval
 from jax_peig._request import Given, Request
 from jax_peig._types import Array, Block
@@ -103,7 +103,7 @@ class _Task(NamedTuple):
             return self.improved(guess)
         improved, width = None, davidson.block_width(*guess.shape)
         if self.request.method == "chebyshev":
-            few = self.goal._replace(max_steps=chebyshev.GUESS_STEPS - 1)
+            few = self.goal._replace(max_steps=chebyshev.GUESS_STEPS // 2)
             improved = self.run("chebyshev", guess, few)
             guess = improved.vectors
         elif self.request.method == "lobpcg":
@@ -171,7 +171,7 @@ def _filter_bounds(request: Request, given: Given, probe_a: Probe, norms, keys):
     if given.m is None or given.op_inv is not None:
         low, high = probe_a.interval
         return None, (low, high) if sign > 0 else (-high, -low), 0, 0
-    inverse = _inverse(given.m, given.m_solve, norms[1], keys[1], request.dtype)
+    inverse = _inverse(request, given, norms[1], keys[1])
 
     def product(block):
         return sign * given.a(block)
@@ -181,12 +181,16 @@ def _filter_bounds(request: Request, given: Given, probe_a: Probe, norms, keys):
     return inverse, (low, high), LANCZOS_STEPS, spent_m
 
 
-def _inverse(m: Operator, m_solve: Operator | None, norm: Array, key: Array, dtype) -> RoughInverse:
+def _inverse(request: Request, given: Given, norm: Array, key: Array) -> RoughInverse:
     """A rough inverse of M: the caller's, that of a diagonal, or one made of products with M."""
-    if m_solve is not None:
-        return given_inverse(m, m_solve)
+    m = given.m
+    assert m is not None
+    if given.m_solve is not None:
+        return given_inverse(m, given.m_solve)
     weights = diagonal_of(m)
-    return rough_inverse(m, norm, key, dtype) if weights is None else diagonal_inverse(m, weights)
+    if weights is not None:
+        return diagonal_inverse(m, weights)
+    return rough_inverse(m, norm, key, request.dtype, smooth=request.which == "smallest")
 
 
 def healthy(probe_a: Probe, probe_m: Probe) -> Array:

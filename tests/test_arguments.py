@@ -445,7 +445,15 @@ AUTO = {
     "n small": (500, 3, {}, "dense", "at most 500"),
     "k large": (501, 101, {}, "dense", "more than a fifth"),
     "n large": (501, 3, {}, "chebyshev", "M is the identity"),
-    "with M": (501, 3, {"M": np.ones(501)}, "chebyshev", "no preconditioner"),
+    "M diagonal": (501, 3, {"M": np.ones(501)}, "chebyshev", "M is diagonal"),
+    "M_solve": (
+        501,
+        3,
+        {"M": lambda u: 2 * u, "M_solve": lambda u: u / 2},
+        "chebyshev",
+        "M_solve is given",
+    ),
+    "with M": (501, 3, {"M": lambda u: 2 * u}, "lobpcg", "M is not diagonal"),
     "preconditioner": (501, 3, {"preconditioner": np.ones(501)}, "lobpcg", "a preconditioner"),
     "interior": (501, 3, {"which": "nearest", "sigma": 1.0}, "chebyshev", "no OPinv"),
     "OPinv": (

@@ -369,12 +369,12 @@ def test_every_layer_exists():
 
 
 def test_eigensolvers_know_neither_each_other_nor_derivatives():
-    shared = ("_eigensolvers", "ritz")
+    shared = ["ritz", "filtering", "witness"]  # in this order; the others are eigensolvers
     for path in (PACKAGE / "_eigensolvers").glob("*.py"):
+        above = shared[: shared.index(path.stem)] if path.stem in shared else shared
         for imported in imports_of(path):
             if imported[0] == "_eigensolvers":
-                assert imported == shared
-                assert path.stem != "ritz"
+                assert imported[1] in above
             assert imported[0] not in {"_derivatives", "_sylvester", "_well_posed", "_linear_map"}
 
 

@@ -31,7 +31,7 @@ from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
 
 # Steps of the filter that a guess is worth.
-GUESS_STEPS = 3
+GUESS_STEPS = 4
 # Steps without progress after which the iteration gives up, and the relative residual, in eps,
 # above which it does not.
 PATIENCE = 12
@@ -201,7 +201,7 @@ class _Problem(NamedTuple):
         pairs = filtering.Pairs(
             state.x, state.ax, state.mx, state.theta, state.place, state.relative
         )
-        block, products, products_M = self.filter(pairs, state.upper)
+        block, products, products_M = self.filter(pairs, state.upper, state.step)
         after = state._replace(
             step=state.step + 1,
             products=state.products + products,

@@ -45,7 +45,10 @@ AIM = 0.1
 LEAST_GAIN = 30.0
 # Where the interval begins, as a fraction of the spectrum, while the block is random and has M.
 FIRST = 0.3
-# How far above a guess its interval begins, in mean distances of its values.
+# The least half width of the interval, as a fraction of the spectrum.
+NARROW = 1e-3
+# How far above a guess its first interval begins, in mean distances of its values; then half that,
+# and so on.
 AHEAD = 3.0
 
 
@@ -81,9 +84,9 @@ class Filter(NamedTuple):
     sigma: Array | None
     op_inv: Operator | None
 
-    def __call__(self, pairs: Pairs, upper: Array) -> tuple[Block, Array, Array]:
+    def __call__(self, pairs: Pairs, upper: Array, step: Array) -> tuple[Block, Array, Array]:
         """p(C) X, and the products with A and with M that it took."""
-        interval = self.interval(pairs, upper)
+        interval = self.interval(pairs, upper, step)
         degrees = self.degrees(pairs, interval)
         block = self.panels(pairs, interval, degrees)
         width = pairs.theta.shape[0] // degrees.shape[0]
@@ -131,15 +134,17 @@ class Filter(NamedTuple):
             return jnp.zeros_like(high)
         return jnp.maximum(jnp.abs(low - self.sigma), jnp.abs(high - self.sigma)) ** 2
 
-    def interval(self, pairs: Pairs, upper: Array) -> Interval:
+    def interval(self, pairs: Pairs, upper: Array, step: Array) -> Interval:
         """The damped interval, with whatever it takes for p to grow below it."""
         k, place = self.goal.k, pairs.place
         room = jnp.log(2 * LEAST_GAIN) / MAX_DEGREE
         least = place[k - 1] + (upper - place[k - 1]) * room**2 / 4
         edge = place[-1]
         if place.shape[0] == k > 1:
-            # No guard vector shows how the spectrum goes on. Too high loses more than too low.
-            edge = edge + AHEAD * (edge - place[0]) / (k - 1)
+            # No guard vector shows how the spectrum goes on. A beginning above the next eigenvalue
+            # leaves that one's part nearly as it was; lower ones cost higher degrees.
+            mean = (edge - place[0]) / (k - 1)
+            edge = edge + mean * AHEAD * 0.5 ** step.astype(mean.dtype)
         lower = jnp.minimum(jnp.maximum(edge, least), (upper + place[-1]) / 2)
         raw = jnp.zeros(place.shape, bool)
         if self.inverse is not None:
@@ -151,9 +156,7 @@ class Filter(NamedTuple):
             lower = jnp.where(lower > low + extent / 2, low + FIRST * extent, lower)
             raw = place > jnp.maximum(lower, low + extent / 2)
             place = jnp.where(raw, low, place)
-        size = jnp.maximum(jnp.abs(upper), jnp.abs(place[0]))
-        half = jnp.maximum((upper - lower) / 2, _tolerances.eps(place.dtype) * size)
-        half = jnp.where(half > 0, half, 1)
+        half = half_width(lower, upper, place[0])
         return Interval(lower + half, half, place, raw)
 
     def degrees(self, pairs: Pairs, interval: Interval) -> Array:
@@ -259,6 +262,18 @@ class Filter(NamedTuple):
         inside = jnp.where(interval.raw, 0, theta - self.sigma)
         r = self.inverse(ax - mx * f(inside + self.sigma))
         return r * f(inside) + self.shifted(r) - x * f(interval.place - inside**2)
+
+
+def half_width(lower: Array, upper: Array, lowest: Array) -> Array:
+    """Half the width of an interval that begins at ``lower`` and reaches ``upper`` or further.
+
+    Where the unwanted part of the spectrum is narrow beside the whole, a polynomial of degree two
+    would grow over it by more than rounding bears.
+    """
+    half = jnp.maximum((upper - lower) / 2, NARROW * (upper - lowest))
+    least = _tolerances.eps(half.dtype) * jnp.maximum(jnp.abs(upper), jnp.abs(lowest))
+    half = jnp.maximum(half, least)
+    return jnp.where(half > 0, half, 1)
 
 
 def panel_count(width: int) -> int:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.filtering import MAX_DEGREE, Filter, Interval, Pairs
+from jax_peig._eigensolvers.filtering import MAX_DEGREE, Filter, Interval, Pairs, half_width
 from jax_peig._eigensolvers.ritz import SAFETY, Ritz, relative_residuals
 from jax_peig._types import Array, Block
 
@@ -96,8 +96,7 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array) -> Testimony:
 
     def advance(state: _State) -> _State:
         lower = jnp.minimum(state.theta[-1], (state.upper + state.theta[-1]) / 2)
-        half = jnp.maximum((state.upper - lower) / 2, _tolerances.eps(dtype) * scale)
-        half = jnp.where(half > 0, half, 1)
+        half = half_width(lower, state.upper, known[0])
         interval = Interval(
             lower + half,
             half,
