@@ -14,7 +14,7 @@ from jax_peig._monitor import Monitor
 from jax_peig._operators import Operator, as_operator, hermitian_part
 from jax_peig._options import Derivative
 from jax_peig._request import Given, Request
-from jax_peig._results import Info, PartialEigh
+from jax_peig._results import Info, PartialEigh, Status
 from jax_peig._solve import basis_width, block_width, solve
 from jax_peig._sylvester import Fixed, Settings
 from jax_peig._types import Array, ArrayLike, DTypeLike, OperatorLike
@@ -104,7 +104,7 @@ def partial_eigh(
         eps^(2/3), 3.7e-11 in float64 and 2.4e-5 in float32.
     max_steps : int, optional
         Bound on the iteration's steps. Default: 2000 for "lobpcg", 200 for "chebyshev", 20,000 for
-        "davidson", whose steps are single products, and with v0.
+        "davidson", whose steps are single products.
     degeneracy_tol : float, optional
         Eigenvalues that differ by less, in the unit of the eigenvalues, are one cluster. Default:
         sqrt(eps) max |w|. Pairs that their error bounds cannot tell apart always are.
@@ -178,9 +178,9 @@ def partial_eigh(
         progress=progress,
     )  # fmt: skip
     if max_steps is None:
-        # Davidson's method goes on with a guess, unless the filter's own witnesses do.
-        filtered = method == "chebyshev" and M is None
-        max_steps = MAX_STEPS[method if v0 is None or filtered else "davidson"]
+        # With M the filter leaves the rest of a guess to Davidson's method.
+        single = method == "chebyshev" and v0 is not None and M is not None
+        max_steps = MAX_STEPS["davidson" if single else method]
     width = block_width(method, n, k)
 
     def operator(x: OperatorLike, name: str) -> Operator | None:
@@ -283,6 +283,6 @@ def _partial_eigh(static: tuple[Request, _derivatives.Rules], given: Given) -> P
     inner = frozen.derivative_preconditioner
     inner = frozen.preconditioner if inner is None else inner
     fixed = Fixed(inner, norms, ritz.complement, frozen.op_inv, frozen.sigma)
-    facts = _derivatives.Facts(fixed, info.clusters, cut, info.converged == k)
+    facts = _derivatives.Facts(fixed, info.clusters, cut, info.status == Status.CONVERGED)
     lam, x = _derivatives.attach(rules, a, m, lam, x, facts)
     return PartialEigh(lam, x, info)

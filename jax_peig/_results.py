@@ -31,8 +31,9 @@ class Status(enum.IntEnum):
 _TEXTS = {
     Status.CONVERGED: "all k pairs converged",
     Status.MAX_STEPS: (
-        "some pairs did not reach the tolerance within max_steps: raise max_steps, loosen tol, "
-        "give a preconditioner, or ask for a k that does not cut a cluster"
+        "some pairs did not reach the tolerance within max_steps, or the set could not be shown "
+        "to be complete: raise max_steps, loosen tol, give a preconditioner, try another method, "
+        "or ask for a k that does not cut a cluster"
     ),
     Status.STAGNATED: (
         "the residuals stopped falling above the tolerance, at the rounding of the products: "

@@ -15,7 +15,7 @@ from jax_peig._request import Given, Request
 from jax_peig._types import Array, Block
 
 # Of everything in every column of a guess, so that none is blind.
-NOISE = 1e-3
+NOISE = 1e-4
 
 _SOLVERS = {"chebyshev": chebyshev, "lobpcg": lobpcg, "davidson": davidson}
 
@@ -50,7 +50,7 @@ def solve(request: Request, given: Given) -> tuple[Ritz, Probe, Probe, Array]:
     task = _Task(request, given, goal, (probe_a, probe_m), worthwhile, keys[2:])
     if given.start is None:
         ritz = task.run(request.method, _blocks.random_block(keys[2], n, request.width, dtype))
-    elif given.sigma is None and given.start.shape[1] >= k:
+    elif request.method != "lobpcg" and given.sigma is None and given.start.shape[1] >= k:
         ritz = task.from_guess(given.start[:, :k])
     else:
         ritz = task.run(request.method, task.disturbed(given.start[:, :k]))
@@ -106,9 +106,6 @@ class _Task(NamedTuple):
             few = self.goal._replace(max_steps=chebyshev.GUESS_STEPS // 2)
             improved = self.run("chebyshev", guess, few)
             guess = improved.vectors
-        elif self.request.method == "lobpcg":
-            improved = self.run("lobpcg", self.disturbed(guess))
-            guess = improved.vectors[:, : self.goal.k]
         fresh = _blocks.random_block(self.keys[1], guess.shape[0], width, guess.dtype)
         ritz = self.run("davidson", jnp.concatenate([guess, fresh[:, guess.shape[1] :]], axis=1))
         if improved is None:

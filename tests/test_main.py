@@ -396,7 +396,7 @@ WRONG = {
     "k zero": (["good.mtx", "-k", "0"], "-k is 0; expected 1 to 6, the order of"),
     "k large": (["good.mtx", "-k", "7"], "-k is 7; expected 1 to 6, the order of"),
     "k word": (["good.mtx", "-k", "two"], "argument -k: invalid int value: 'two'"),
-    "which": (["good.mtx", "--which", "nearest"], "argument --which: invalid choice"),
+    "which": (["good.mtx", "--which", "middle"], "argument --which: invalid choice"),
     "tol": (["good.mtx", "--tol", "-1"], "--tol is -1; expected a number between 0 and 1"),
     "tol nan": (["good.mtx", "--tol", "nan"], "--tol is nan; expected a number between 0 and 1"),
     "steps": (["good.mtx", "--max-steps", "0"], "--max-steps is 0; expected at least 1"),

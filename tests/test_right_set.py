@@ -317,6 +317,7 @@ def test_drawn_spectra(method, kind, values, seed, is_diagonal):
     assert check_kind(method, KINDS[kind], values, seed, is_diagonal) or beyond
 
 
+@pytest.mark.slow
 @each_method
 @hypothesis.settings(max_examples=5)
 @hypothesis.given(values=repeated(), seed=st.integers(0, 2**31), is_diagonal=st.booleans())
@@ -346,6 +347,7 @@ def test_drawn_near_copies(method, kind, values, seed, is_diagonal):
 # Honest: without an inverse of M the steps grow as the root of its condition number.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", [1e4, 1e6])
 @pytest.mark.parametrize(("first", "size"), [(0, 4), (2, 3)])
 @each_method
@@ -524,6 +526,7 @@ BATCH = [
 ]
 
 
+@pytest.mark.slow
 @each_method
 def test_a_batch_of_unequal_problems(method):
     a, m = (np.stack(parts) for parts in zip(*((p.A, p.M) for p in BATCH), strict=True))
@@ -628,6 +631,7 @@ def check_sets(method, seed, count, mass, *, tol, beyond=False, **options):
 HASTY = {"tol": 1e-3, "max_steps": 3}
 
 
+@pytest.mark.slow
 @each_method
 def test_error_bounds_of_500_drawn_problems(method):
     check_bounds(method, 0, 512, True, **HASTY)

@@ -1,20 +1,23 @@
-"""Locally optimal block preconditioned conjugate gradients, Knyazev (2001), made robust.
+"""Locally optimal block preconditioned conjugate gradients, Knyazev (2001), made robust and fast.
 
-Every step finds the best block in the span of the iterates X, the preconditioned residuals W and
-the previous directions P:
+Every step finds the best block in the span of the iterates X, the previous directions P and the
+preconditioned residuals W:
 
-    R = A X - M X diag(theta),  W = T R,  [X, P] <- Rayleigh-Ritz on span [X, W, P]
+    R = A X - M X diag(theta),  W = T R,  [X, P] <- Rayleigh-Ritz on span [X, P, W]
 
 Differences from the textbook and from ``jax.experimental.sparse.linalg.lobpcg_standard``:
 
 1. The generalised problem, a preconditioner, complex Hermitian, smallest and largest.
-2. One product with A of one block a step: A X, A P (M X, M P) are carried along and combined with
-   the same small coefficients; they are computed afresh every `REFRESH` steps and at the end.
-3. Orthonormalisation by Gram matrices alone. Directions that are dependent to rounding become zero
-   columns, and the Rayleigh-Ritz step passes over them: rank-deficient guesses, converged columns
-   (zero residuals) and 3 m > n need no special case.
-4. P is made orthonormal to X in the small space of coefficients (Hetmaniuk and Lehoucq, 2006;
-   Duersch et al., 2018), so that the whole basis stays orthonormal to rounding.
+2. One product with A of one block a step: A [X, P] (and M [X, P]) are carried along and combined
+   with the same small coefficients; they are computed afresh every `REFRESH` steps and at the end.
+3. [X, P] is kept orthonormal by small coefficients alone (Hetmaniuk and Lehoucq, 2006), so that
+   its Gram matrix is I, and [X, P]^H A [X, P] comes from the small problem before. Of the blocks of
+   S = [X, P, W] only those with W are measured: S^H M W and S^H A W, the two passes over n.
+4. W is made orthonormal in the small problem too, while it is far enough from dependent for the
+   tolerance; where not, by a projection over n first (Duersch et al., 2018), once or twice. Gram
+   matrices alone: directions that are dependent to rounding become zero columns, and the
+   Rayleigh-Ritz step passes over them. Rank-deficient guesses, converged columns (zero residuals)
+   and 3 m > n need no special case.
 5. Guard vectors: the block is wider than k. They speed up convergence, find the further copies of a
    repeated eigenvalue, and tell the gap. The iteration goes on until the first of them shows that
    the (k+1)-th eigenvalue is another one, or is converged itself.
@@ -51,9 +54,14 @@ class _Layers(NamedTuple):
 
 
 class _State(NamedTuple):
-    x: tuple[Array, ...]  # X, A X and, with M, M X
-    p: tuple[Array, ...]
-    theta: Array
+    """[X, P] is orthonormal but for zero columns; X^H A X = diag(theta)."""
+
+    basis: tuple[Array, ...]  # [X, P] (n, 2 m), its product with A and, with M, that with M
+    small: Array  # [X, P]^H A [X, P], (2 m, 2 m)
+    alive: Array  # which columns of [X, P] are not zero, (2 m,)
+    theta: Array  # (m,)
+    r: Block  # the residuals, (n, m)
+    lengths: Array  # their norms, (m,)
     best: Array  # the largest relative residual of the wanted pairs, at its smallest so far
     since: Array  # steps since then
     step: Array
@@ -62,8 +70,22 @@ class _State(NamedTuple):
     finite: Array
     definite: Array
     refresh: Array  # compute all products afresh next, instead of a step
+    found: Array  # the set is complete
     done: Array
     history: Array
+
+
+class _New(NamedTuple):
+    """W, and what makes it orthonormal: N = (W scale - [X, P] c) L^{-H}."""
+
+    w: Block
+    mw: Block
+    scale: Array  # (m,)
+    c: Array  # (2 m, m)
+    inverse: Array  # of L, (m, m)
+    clear: Array  # whether that is safe
+    passes: Array  # over W by projections
+    definite: Array
 
 
 def solve(
@@ -88,7 +110,8 @@ def solve(
     begin = problem.begin(start)._replace(done=~worthwhile)
     end = jax.lax.while_loop(lambda s: ~s.done, problem.iterate, begin)
     goal.monitor.finish(end.step)
-    x = problem.unpack(end.x)
+    width = start.shape[1]
+    x = problem.unpack(tuple(block[:, :width] for block in end.basis))
     return Ritz(
         values=goal.sign * end.theta,
         vectors=x.v,
@@ -101,6 +124,7 @@ def solve(
         finite=end.finite,
         definite=end.definite,
         history=end.history,
+        complete=end.found,
     )
 
 
@@ -122,38 +146,33 @@ class _Problem(NamedTuple):
     def unpack(self, arrays: tuple[Array, ...]) -> _Layers:
         return _Layers(arrays[0], arrays[1], arrays[-1] if self.mass is not None else arrays[0])
 
-    def orthonormal(self, block: Block, basis: list[_Layers]) -> tuple[Block, Block, Array]:
-        """V, M V orthonormal and orthogonal to ``basis``, and whether M looked definite.
+    def orthonormal(self, block: Block, least: float = 0.0) -> tuple[Block, Block, Array]:
+        """V, M V orthonormal to some digits, to rounding if done twice; whether M looked definite.
 
-        Twice is enough: a column that loses more than half the digits in the first pass is
-        rounding, and is dropped by the norm test or by the rank test of the Gram matrix.
+        For columns of moderate norm. Those that are dependent to rounding, or no longer than
+        ``least``, become zero.
         """
-        definite = jnp.array(True)
-        dtype = block.dtype
-        for _ in range(2):
-            norms = _blocks.column_norms(block)
-            block = block * _reciprocal(norms).astype(dtype)[None, :]
-            for layers in basis:
-                block = _blocks.project_out(block, layers.v, layers.m)
-            left = _blocks.column_norms(block)
-            keep = left > _tolerances.rank(dtype)
-            block = jnp.where(keep[None, :], block, 0)
-            product = multiply(self.mass, block)
-            small, negative = _blocks.orthonormalizer(_blocks.gram(block, product))
-            definite = definite & ~negative
-            block = block @ small
-            product = block if self.mass is None else product @ small
-        return block, product, definite
+        product = multiply(self.mass, block)
+        g = _blocks.gram(block, product)
+        keep = jnp.abs(jnp.diagonal(g)) > least**2
+        g = jnp.where(keep[:, None] & keep[None, :], g, 0)
+        small, negative = _blocks.orthonormalizer(g)
+        block = block @ small
+        return block, block if self.mass is None else product @ small, ~negative
 
     def begin(self, start: Block) -> _State:
-        zero = jnp.zeros_like(start)
-        layers = (zero,) * (2 if self.mass is None else 3)
+        width = start.shape[1]
+        block = jnp.concatenate([start, jnp.zeros_like(start)], axis=1)
+        layers = (jnp.zeros_like(block),) * (1 if self.mass is None else 2)
         real = jnp.finfo(start.dtype).dtype
         count = jnp.array(0)
         return _State(
-            x=(start, *layers[1:]),
-            p=layers,
-            theta=jnp.zeros(start.shape[1], real),
+            basis=(block, *layers),
+            small=jnp.zeros((2 * width, 2 * width), start.dtype),
+            alive=jnp.zeros(2 * width, bool),
+            theta=jnp.zeros(width, real),
+            r=jnp.zeros_like(start),
+            lengths=jnp.zeros(width, real),
             best=jnp.array(jnp.inf, real),
             since=count,
             step=count,
@@ -162,53 +181,71 @@ class _Problem(NamedTuple):
             finite=jnp.array(True),
             definite=jnp.array(True),
             refresh=jnp.array(True),
+            found=jnp.array(False),
             done=jnp.array(False),
             history=self.goal.monitor.begin(self.goal.k, start.dtype),
         )
 
     def iterate(self, state: _State) -> _State:
-        return self.judge(jax.lax.cond(state.refresh, self.renew, self.advance, state))
+        """Fresh products, then steps until they are due again.
 
-    def preference(self, h: Array, width: int) -> Array:
-        """A diagonal that puts W and P behind X where Ritz values tie to rounding.
-
-        A further copy of a converged eigenvalue may sit in W or P with an error of sqrt(eps), its
-        Ritz value exact: Rayleigh-Ritz would mix it freely with the copies in X, and undo their
-        convergence at every step. eps^{3/4} of the spectrum is above rounding, and far below any
-        distance over which a residual couples X to W.
+        Two loops rather than a choice at every step, which would copy the blocks.
         """
-        spread = jnp.max(jnp.sum(jnp.abs(h), axis=1)) * _tolerances.eps(h.dtype) ** 0.75
-        behind = jnp.arange(h.shape[0]) >= width
-        return jnp.diag(jnp.where(behind, spread, 0).astype(h.dtype))
+        return jax.lax.while_loop(
+            lambda s: ~s.refresh & ~s.done,
+            lambda s: self.judge(self.advance(s)),
+            self.judge(self.renew(state)),
+        )
 
     def renew(self, state: _State) -> _State:
-        """Rayleigh-Ritz in the span of X, every product computed afresh."""
-        v, mv, definite = self.orthonormal(state.x[0], [])
+        """Rayleigh-Ritz in the span of X, its products computed afresh; P orthonormal to it."""
+        width = state.theta.shape[0]
+        v = state.basis[0][:, :width]
+        norms = _blocks.column_norms(v)
+        usable = (norms > 0) & jnp.isfinite(norms)  # not so are columns of a caller's bad guess
+        v = jnp.where(usable[None, :], v * _reciprocal(norms).astype(v.dtype)[None, :], 0)
+        v, _, once = self.orthonormal(v)
+        v, mv, twice = self.orthonormal(v)
         av = self.a(v)
-        theta, c = _blocks.rayleigh_ritz(_blocks.gram(v, av), _blocks.gram(v, mv))
-        width = v.shape[1]
+        g = _blocks.gram(v, mv)
+        theta, c = _blocks.rayleigh_ritz(_blocks.gram(v, av), g)
+        x = tuple(block @ c for block in self.pack(_Layers(v, av, mv)))
+        p = tuple(block[:, width:] for block in state.basis)
+        inner = _blocks.gram(self.unpack(x).m, p[0])
+        p = tuple(block - old @ inner for block, old in zip(p, x, strict=True))
+        q, _ = _blocks.orthonormalizer(_blocks.gram(p[0], self.unpack(p).m))
+        basis = tuple(jnp.concatenate([x, p @ q], axis=1) for x, p in zip(x, p, strict=True))
         return state._replace(
-            x=tuple(block @ c for block in self.pack(_Layers(v, av, mv))),
+            basis=basis,
+            small=_blocks.herm(_blocks.gram(basis[0], basis[1])),
+            alive=jnp.concatenate([_blocks.column_norms(c) > 0.5, _blocks.column_norms(q) > 0]),
             theta=theta,
             products=state.products + width,
             products_M=state.products_M + (0 if self.mass is None else 2 * width),
-            definite=state.definite & definite,
+            definite=state.definite & once & twice,
         )
-
-    def residual(self, x: _Layers, theta: Array) -> Block:
-        return x.a - x.m * theta.astype(x.m.dtype)[None, :]
 
     def judge(self, state: _State) -> _State:
         """Whether to stop: the wanted pairs converged and the first guard vector told enough.
 
         Nothing ends but on products computed afresh.
         """
-        goal, x = self.goal, self.unpack(state.x)
-        r = self.residual(x, state.theta)
-        relative = relative_residuals(r, state.theta, x.v, self.norms)
+        goal, theta, width = self.goal, state.theta, state.theta.shape[0]
+        x = self.unpack(tuple(block[:, :width] for block in state.basis))
+        r = x.a - x.m * theta.astype(x.m.dtype)[None, :]
+        # Norms in one pass: divided by their natural sizes the squares cannot overflow.
+        norm_a, norm_m = self.norms
+        unit = _reciprocal(jnp.sqrt(norm_m))  # of the length of x
+        size = (norm_a + jnp.max(jnp.abs(theta)) * norm_m) * unit
+        lengths = _norms(r, size)
+        ones = state.alive[:width].astype(unit.dtype)
+        length_x = ones if self.mass is None else _norms(x.v, unit)
+        # Blocks of one row with the same norms.
+        as_r, as_x = lengths[None, :], length_x[None, :]
+        relative = relative_residuals(as_r, theta, as_x, self.norms)
         worst = jnp.max(relative[: goal.k])
-        found = enough(state.theta, r, relative, x.v, goal)
-        finite = state.finite & jnp.all(jnp.isfinite(state.theta)) & jnp.all(jnp.isfinite(r))
+        found = enough(theta, as_r, relative, as_x, goal)
+        finite = state.finite & jnp.all(jnp.isfinite(theta)) & jnp.all(jnp.isfinite(lengths))
         better = worst < 0.9 * state.best
         since = jnp.where(better, 0, state.since + 1)
         best = jnp.minimum(worst, state.best)
@@ -219,56 +256,140 @@ class _Problem(NamedTuple):
             state.history, state.step, relative[: goal.k], state.products, goal.tol
         )
         return state._replace(
+            r=r,
+            lengths=lengths,
             history=history,
             best=jnp.where(better, worst, state.best),
             since=since,
             finite=finite,
             refresh=~state.refresh & due,
+            found=found,
             done=stop & (state.refresh | ~finite),
         )
 
+    def measure(self, w: Block, mw: Block, basis: _Layers) -> _New:
+        """N for W, with c = [X, P]^H M W and L L^H = W^H M W - c^H c, columns scaled.
+
+        N is coupled to X by an error of eps |L^{-1}|, and its Gram matrix is in error by eps
+        |L^{-1}|^2. The second has to stay below the preference of `_rayleigh_ritz`, eps^{3/4}; the
+        first, divided by it, is the angle by which a copy of an eigenvalue in N gets into X, with
+        sqrt(eps) of error, to stay below the tolerance. (With |L^{-1}|^2 up to 1e6, or up to 1e3 at
+        the default tolerance, some clusters took ten times the steps.)
+        """
+        g = _blocks.gram(w, mw)
+        diagonal = jnp.diagonal(g).real
+        scale = _reciprocal(jnp.sqrt(diagonal)).astype(g.dtype)
+        c = _blocks.gram(basis.v, mw) * scale[None, :]
+        eye = jnp.eye(g.shape[0], dtype=g.dtype)
+        # A zero column of W is left alone.
+        g = scale[:, None] * g * scale[None, :] + jnp.where(scale == 0, eye, 0)
+        lower = jnp.linalg.cholesky(g - c.conj().T @ c)  # NaN where not positive definite
+        inverse = jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
+        size = jnp.mean(_blocks.column_norms(inverse) ** 2)
+        eps = _tolerances.eps(g.dtype)
+        limit = min(0.1 * eps**-0.25, (0.1 * self.goal.tol * eps**-0.75) ** 2)
+        clear = (size <= max(limit, 1.5)) & jnp.all(diagonal >= 0)
+        return _New(w, mw, scale, c, inverse, clear, jnp.array(0), jnp.array(True))
+
+    def project(self, new: _New, basis: _Layers) -> _New:
+        """W made orthonormal and orthogonal to [X, P] to some digits, and measured again.
+
+        A column that the projection leaves no more than rounding of is dropped.
+        """
+        w = new.w * new.scale[None, :] - basis.v @ new.c  # of norm 1 before
+        w, mw, definite = self.orthonormal(w, _tolerances.rank(w.dtype))
+        again = self.measure(w, mw, basis)
+        return again._replace(passes=new.passes + 1, definite=new.definite & definite)
+
+    def directions(self, state: _State, basis: _Layers) -> tuple[_New, Array, Array]:
+        """W = T R, orthonormal as [X, P] C_1 + W C_2: W, C_1 (2 m, m) and C_2 (m, m)."""
+        dtype = state.r.dtype
+        w = state.r * _reciprocal(state.lengths).astype(dtype)[None, :]
+        if self.preconditioner is not None:
+            w = self.preconditioner(w)
+            w = w * _reciprocal(_blocks.column_norms(w)).astype(dtype)[None, :]
+        new = jax.lax.while_loop(
+            lambda new: ~new.clear & (new.passes < 2),
+            lambda new: self.project(new, basis),
+            self.measure(w, multiply(self.mass, w), basis),
+        )
+        # W is orthonormal by now even where that did not show (M indefinite, say).
+        c = jnp.where(new.clear, new.c, 0)
+        inverse = jnp.where(new.clear, new.inverse, jnp.eye(w.shape[1], dtype=dtype))
+        inverse = inverse.conj().T
+        return new, -c @ inverse, new.scale[:, None] * inverse
+
     def advance(self, state: _State) -> _State:
-        x, p = self.unpack(state.x), self.unpack(state.p)
         width = state.theta.shape[0]
-        r = self.residual(x, state.theta)
-        w = multiply(self.preconditioner, r)
-        finite = state.finite & jnp.all(jnp.isfinite(w))
-        w, mw, definite = self.orthonormal(w, [x, p])
-        wl = _Layers(w, self.a(w), w if self.mass is None else mw)
-        # Rayleigh-Ritz on S = [X, W, P]: theta, C from (S^H A S, S^H M S).
-        blocks = [jnp.concatenate(parts, axis=1) for parts in zip(x, wl, p, strict=True)]
-        s = _Layers(blocks[0], blocks[1], blocks[2])
-        g = _blocks.gram(s.v, s.m)
-        h = _blocks.gram(s.v, s.a)
-        theta, c = _blocks.rayleigh_ritz(h + self.preference(h, width), g)
+        basis = self.unpack(state.basis)
+        new, c_old, c_new = self.directions(state, basis)
+        aw = self.a(new.w)
+        # H = B^H A B for the orthonormal basis B = [X, P, N], N = [X, P] C_1 + W C_2.
+        cross, inside = _blocks.gram(basis.v, aw), _blocks.gram(new.w, aw)
+        upper = state.small @ c_old + cross @ c_new  # (2 m, m)
+        lower = cross.conj().T @ c_old + inside @ c_new
+        corner = _blocks.herm(c_old.conj().T @ upper + c_new.conj().T @ lower)  # (m, m)
+        h = jnp.block([[state.small, upper], [upper.conj().T, corner]])
+        alive = jnp.concatenate([state.alive, _blocks.column_norms(c_new) > 0])
+        theta, c = _rayleigh_ritz(h, alive, width)
         cx = c[:, :width]
         # P: what is new in X, C with the rows of X left out, made orthonormal to C.
-        cp = _orthonormal_to(cx, jnp.concatenate([jnp.zeros_like(cx[:width]), cx[width:]]), g)
+        cp = _orthonormal_to(cx, jnp.concatenate([jnp.zeros_like(cx[:width]), cx[width:]]))
+        c = jnp.concatenate([cx, cp], axis=1)  # (3 m, 2 m)
+        # The same in terms of [X, P, W].
+        of_old, of_new = c[: 2 * width] + c_old @ c[2 * width :], c_new @ c[2 * width :]
+        fresh = self.pack(_Layers(new.w, aw, new.mw))
         return state._replace(
-            x=tuple(v @ cx for v in self.pack(s)),
-            p=tuple(v @ cp for v in self.pack(s)),
+            basis=tuple(v @ of_old + w @ of_new for v, w in zip(state.basis, fresh, strict=True)),
+            small=_blocks.herm(c.conj().T @ h @ c),
+            alive=_blocks.column_norms(c) > 0.5,
             theta=theta[:width],
             step=state.step + 1,
             products=state.products + width,
-            products_M=state.products_M + (0 if self.mass is None else 2 * width),
-            finite=finite,
-            definite=state.definite & definite,
+            products_M=state.products_M + (0 if self.mass is None else width * (1 + new.passes)),
+            finite=state.finite & jnp.all(jnp.isfinite(new.c)),  # W was, if [X, P]^H M W is
+            definite=state.definite & new.definite,
         )
 
 
-def _orthonormal_to(cx: Array, cp: Array, g: Array) -> Array:
-    """Make columns ``cp`` orthonormal and orthogonal to ``cx`` in the inner product of g.
+def _rayleigh_ritz(h: Array, alive: Array, width: int) -> tuple[Array, Array]:
+    """Eigenpairs of h, (3 m, 3 m), ascending; a dropped direction comes above all others.
+
+    W and P are put behind X where Ritz values tie to rounding: a further copy of a converged
+    eigenvalue may sit in W or P with an error of sqrt(eps), its Ritz value exact. Rayleigh-Ritz
+    would mix it freely with the copies in X, and undo their convergence at every step. eps^{3/4}
+    of the spectrum is above rounding, and far below any distance over which a residual couples X
+    to W.
+    """
+    spread = jnp.max(jnp.sum(jnp.abs(h), axis=1))
+    behind = jnp.where(
+        jnp.arange(h.shape[0]) >= width, spread * _tolerances.eps(h.dtype) ** 0.75, 0
+    )
+    above = jnp.where(spread > 0, 2 * spread, 1)
+    shift = jnp.where(alive, behind, above).astype(h.dtype)
+    theta, c = jnp.linalg.eigh(h + jnp.diag(shift), symmetrize_input=False)
+    return theta, jnp.where(alive[:, None], c, 0)
+
+
+def _orthonormal_to(cx: Array, cp: Array) -> Array:
+    """Make columns ``cp`` orthonormal and orthogonal to ``cx``.
 
     As for blocks, a column that is rounding after the projection is dropped.
     """
     for _ in range(2):
         cp = cp * _reciprocal(_blocks.column_norms(cp)).astype(cp.dtype)[None, :]
-        cp = cp - cx @ (cx.conj().T @ (g @ cp))
+        cp = cp - cx @ (cx.conj().T @ cp)
         keep = _blocks.column_norms(cp) > _tolerances.rank(cp.dtype)
         cp = jnp.where(keep[None, :], cp, 0)
-        small, _ = _blocks.orthonormalizer(cp.conj().T @ (g @ cp))
+        small, _ = _blocks.orthonormalizer(cp.conj().T @ cp)
         cp = cp @ small
     return cp
+
+
+def _norms(block: Block, size: Array) -> Array:
+    """Euclidean norms of the columns, which are of about ``size``."""
+    scaled = block * _reciprocal(size).astype(block.dtype)
+    return jnp.sqrt(jnp.sum(jnp.abs(scaled) ** 2, axis=0)) * size
 
 
 def _reciprocal(x: Array) -> Array:
