@@ -340,7 +340,9 @@ class _Problem(NamedTuple):
 
         # Progress of each wanted pair, and of the witness, counted in steps spent on it.
         measured = jnp.append(relative[:k], jnp.where(witness, relative[lowest], jnp.inf))
-        better = measured < 0.9 * state.best
+        # A value that fell is another pair's, whatever residual was in its place before.
+        fell = theta[:k] < state.theta[:k] - _tolerances.rank(r.dtype) * self.norms[0]
+        better = (measured < 0.9 * state.best) | jnp.append(fell, False)
         spent = jnp.arange(k + 1) == jnp.minimum(state.target, k)
         since = jnp.where(better, 0, state.since + jnp.where(spent, 1, 0))
         best = jnp.where(better, measured, state.best)
