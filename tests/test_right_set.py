@@ -27,10 +27,12 @@ from tests.hard_spectra import EPS, Problem, diagonal, is_claimed, turned
 METHODS = ("chebyshev", "lobpcg", "davidson")
 # The others take no preconditioner.
 PRECONDITIONED = METHODS[1:]
-# What is cheap is run for one of them by default, for the others by `-m slow`.
-each_method = pytest.mark.parametrize(
-    "method", [METHODS[0], *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:])]
-)
+# What is cheap is run for the first by default, for the second by `-m slow`; for the third only
+# the tests of `every_method`.
+_slow = [pytest.param(method, marks=pytest.mark.slow) for method in METHODS[1:]]
+each_method = pytest.mark.parametrize("method", [METHODS[0], _slow[0]])
+every_method = pytest.mark.parametrize("method", [METHODS[0], *_slow])
+
 
 N, K = 61, 4
 BLOCK = 6  # k + min(max(2, k // 2), 8)
@@ -80,7 +82,7 @@ CLUSTERS = [
 
 @pytest.mark.parametrize("made", [diagonal, turned], ids=["diagonal", "turned"])
 @pytest.mark.parametrize(("first", "size"), CLUSTERS)
-@each_method
+@every_method
 def test_copies_within_beyond_and_across(method, first, size, made):
     """Up to k of them, more than k, more than the block; before, across and behind the k-th."""
     problem = made(hard.cluster(N, first, size))
@@ -164,7 +166,7 @@ STARTS = {
 
 @pytest.mark.parametrize("spectrum", STARTS_FROM)
 @pytest.mark.parametrize("start", STARTS)
-@each_method
+@every_method
 def test_no_start_hides_a_pair(method, start, spectrum):
     problem = diagonal(STARTS_FROM[spectrum])
     for seed in range(5):
@@ -185,7 +187,7 @@ def test_no_start_hides_a_pair_from_few_steps(method, start, max_steps):
 @pytest.mark.slow
 @pytest.mark.parametrize("condition", [None, 1e2])
 @pytest.mark.parametrize("spectrum", STARTS_FROM)
-@each_method
+@every_method
 def test_no_start_hides_a_pair_of_a_full_matrix(method, spectrum, condition):
     """Eigenvectors as LAPACK has them: residuals of rounding rather than zero."""
     made = spectra.pencil(STARTS_FROM[spectrum], condition=condition, seed=1)
@@ -229,7 +231,7 @@ def test_arpack_misses_copies(values, k):
     assert wrong >= 1
 
 
-@each_method
+@every_method
 def test_p1_from_many_starts(method):
     problem = grid(hard.square_laplacian(14))
     for seed in range(6):
@@ -405,7 +407,7 @@ NAMED_WITH_MASS = {
 
 @pytest.mark.parametrize("end", ["smallest", "largest"])
 @pytest.mark.parametrize("name", NAMED)
-@each_method
+@every_method
 def test_named_matrices(method, name, end):
     """Both ends by the same program: the largest as the smallest of -A."""
     problem = NAMED[name] if end == "smallest" else NAMED[name].negated()
@@ -417,7 +419,7 @@ def test_named_matrices(method, name, end):
 
 @pytest.mark.parametrize("end", ["smallest", "largest"])
 @pytest.mark.parametrize("name", NAMED_WITH_MASS)
-@each_method
+@every_method
 def test_named_pencils(method, name, end):
     problem = NAMED_WITH_MASS[name] if end == "smallest" else NAMED_WITH_MASS[name].negated()
     # The filter takes the row sums of a consistent mass for it, which the roughest modes are not.
