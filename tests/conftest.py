@@ -6,6 +6,7 @@ import os
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0"
 
 import gc
+from pathlib import Path
 
 import hypothesis
 import jax
@@ -21,9 +22,25 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("suite")
 
 
-@pytest.fixture(scope="module", autouse=True)
+# Each compiled program holds memory maps, of which a process has 65,530; XLA crashes there. The
+# file that lists them is Linux's.
+MAPS = Path("/proc/self/maps")
+MOST_MAPS = 30_000
+
+
+@pytest.fixture(autouse=True)
 def _forget_compiled_programs():
-    """Each compiled program holds memory maps, of which a process has 65,530; XLA crashes there."""
     yield
+    if MAPS.exists() and MAPS.read_bytes().count(b"\n") > MOST_MAPS:
+        _forget()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_the_module_s_programs():
+    yield
+    _forget()
+
+
+def _forget():
     jax.clear_caches()
     gc.collect()

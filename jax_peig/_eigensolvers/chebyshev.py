@@ -309,7 +309,7 @@ class _Problem(NamedTuple):
         else:
             # The largest Ritz value falls, unless the interval ends below the spectrum of D A.
             rose = (state.step > 1) & (place[-1] > state.place[-1])
-            upper = jnp.where(rose, 1.1 * state.upper, state.upper)
+            upper = state.upper + jnp.where(rose, 0.1 * (state.upper - place[0]), 0)
         return state._replace(place=place, upper=upper), r
 
 
