@@ -30,6 +30,16 @@ def column_norms(block: Block) -> Array:
     return jnp.sqrt(jnp.sum(jnp.abs(scaled) ** 2, axis=0)) * safe
 
 
+def reciprocal(x: Array) -> Array:
+    """1 / x where x > 0, else 0: the factor that leaves a dropped direction zero."""
+    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
+
+
+def unit_columns(block: Block) -> Block:
+    """The columns divided by their norms; zero where they are zero."""
+    return block * reciprocal(column_norms(block)).astype(block.dtype)[None, :]
+
+
 def orthonormalizer(g: Array) -> tuple[Array, Array]:
     """A small matrix Q such that V Q is orthonormal, from the Gram matrix ``g = V^H M V``.
 
@@ -40,12 +50,12 @@ def orthonormalizer(g: Array) -> tuple[Array, Array]:
     """
     dtype = g.dtype
     diagonal = jnp.diagonal(g).real
-    scale = jnp.where(diagonal > 0, 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1)), 0)
+    scale = jnp.sqrt(reciprocal(diagonal))
     unit = herm(g * (scale[:, None] * scale[None, :]).astype(dtype))
     d, u = jnp.linalg.eigh(unit, symmetrize_input=False)
     d, u = d[::-1], u[:, ::-1]
     keep = d > _tolerances.rank(dtype) * jnp.maximum(d[0], 1)
-    inverse = jnp.where(keep, 1 / jnp.sqrt(jnp.where(keep, d, 1)), 0)
+    inverse = jnp.sqrt(reciprocal(jnp.where(keep, d, 0)))
     negative = (d[-1] < -_tolerances.rank(dtype) * d.shape[0]) | jnp.any(diagonal < 0)
     return scale.astype(dtype)[:, None] * u * inverse.astype(dtype)[None, :], negative
 

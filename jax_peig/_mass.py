@@ -6,9 +6,9 @@ their reciprocals are one: finite elements. Elsewhere a Chebyshev polynomial in 
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
+from jax_peig._linear_solvers.chebyshev import semi_iteration
 from jax_peig._operators import Operator
 from jax_peig._probe import LANCZOS_STEPS, spectral_interval
 from jax_peig._types import Array, Block
@@ -25,7 +25,7 @@ class RoughInverse(NamedTuple):
     """D = q(D_0 M) D_0, Hermitian positive definite; a pytree that multiplies blocks.
 
     D_0 is a diagonal and q a polynomial of degree ``degree`` - 1 with q(t) t near 1 on
-    [lower, upper]; of degree 0 it is 1.
+    [lower, upper]; where that is the number one, D is D_0.
     """
 
     mass: Operator
@@ -37,32 +37,15 @@ class RoughInverse(NamedTuple):
     products: Array  # with M, that it took to make
 
     def __call__(self, block: Block, /) -> Block:
-        """D V by the Chebyshev semi-iteration for M Y = V with D_0, from Y = D_0 V for degree 1.
-
-        Y_{j+1} = Y_j + delta_j,  delta_j = rho_j (2 D_0 (V - M Y_j) / e + rho_{j-1} delta_{j-1}),
-        [lower, upper] = [c - e, c + e] (Saad, Iterative methods, 2003, algorithm 12.1).
-        """
+        """D V: ``degree`` steps of the semi-iteration for D_0 M Y = D_0 V."""
         if self.caller is not None:
             return self.caller(block)
         weights = self.diagonal[:, None].astype(block.dtype)
-        first = weights * block
-        centre, half = (self.upper + self.lower) / 2, (self.upper - self.lower) / 2
-        half = jnp.where(half > 0, half, 1)
-        ratio = centre / half
 
-        def f(z):
-            return z.astype(block.dtype)
+        def scaled(block):
+            return weights * self.mass(block)
 
-        def body(_, carry):
-            y, delta, rho = carry
-            following = 1 / (2 * ratio - rho)
-            r = weights * (block - self.mass(y))
-            delta = f(following * rho) * delta + f(2 * following / half) * r
-            return y + delta, delta, following
-
-        scale = jnp.where(self.degree > 1, 1 / centre, 1)
-        begin = (first * f(scale), first * f(scale), 1 / ratio)
-        return jax.lax.fori_loop(1, self.degree, body, begin)[0]
+        return semi_iteration(scaled, weights * block, self.lower, self.upper, self.degree)
 
 
 def rough_inverse(m: Operator, norm: Array, key: Array, dtype, smooth: bool = True) -> RoughInverse:
@@ -84,8 +67,10 @@ def rough_inverse(m: Operator, norm: Array, key: Array, dtype, smooth: bool = Tr
     spread = upper / lowest
     degree = jnp.ceil(jnp.sqrt(spread) * jnp.log(2 / ERROR) / 2)
     degree = jnp.clip(degree, 2, MAX_DEGREE).astype(int)
-    degree = jnp.where(positive & (spread <= (RESEMBLANCE if smooth else 1)), 1, degree)
-    return RoughInverse(m, None, diagonal, lowest, upper, degree, jnp.array(LANCZOS_STEPS + 1))
+    lumped = positive & (spread <= (RESEMBLANCE if smooth else 1))
+    degree = jnp.where(lumped, 1, degree)
+    lower, upper = jnp.where(lumped, 1, lowest), jnp.where(lumped, 1, upper)
+    return RoughInverse(m, None, diagonal, lower, upper, degree, jnp.array(LANCZOS_STEPS + 1))
 
 
 def diagonal_inverse(m: Operator, weights: Array) -> RoughInverse:

@@ -30,7 +30,6 @@ and lam_pq = lam_qp is repeated by the symmetry of the square: an exact degenera
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,6 +37,7 @@ import numpy as np
 
 from jax_peig import BlockProduct, partial_eigh
 from jax_peig._results import PartialEigh
+from jax_peig.preconditioners import Preconditioner, chebyshev
 
 # The one-dimensional element matrices k and m of (2) without their factors of h; both have the form
 # [[c, d], [d, c]], so that a pair (c, d) describes one.
@@ -136,49 +136,16 @@ class MembraneMass:
         return _sum_over_elements(((_MASS_1D, _MASS_1D),), weight, block, grid)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["grid", "degree"])
-@dataclasses.dataclass(frozen=True)
-class MembranePreconditioner:
-    """A polynomial approximation of K^-1: ``degree`` steps of the Chebyshev iteration from zero.
+def membrane_preconditioner(grid: int) -> Preconditioner:
+    """Return a polynomial approximation of K^-1, nine products with K.
 
-    For K z = r and K's spectrum in (0, b), b = 4 (the largest eigenvalue, 1, of an element's matrix
-    times the 4 elements that meet in a node), on the part (a, b), a = b / 50, of it:
-
-        z_1 = d_1 = r / c,        c = (b + a) / 2,   e = (b - a) / 2,   s_1 = e / c,
-        d_j+1 = s_j+1 s_j d_j + (2 s_j+1 / e) (r - K z_j),    s_j+1 = 1 / (2 c / e - s_j),
-        z_j+1 = z_j + d_j+1.
-
-    The error polynomial is below 1 in magnitude on all of (0, b), so z is a positive definite
-    operator applied to r, and it knows nothing of the eigenvectors.
-
-    Parameters
-    ----------
-    grid, degree : int
-        Interior nodes along one side; steps, each but the first a product with K.
+    It is close on the upper part, (b / 50, b), of K's spectrum, b = 4: the largest eigenvalue of an
+    element's matrix, 1, times the 4 elements that meet in a node. It knows nothing of the
+    eigenvectors.
     """
-
-    grid: int
-    degree: int = 10
-
-    def __call__(self, block: jax.Array) -> jax.Array:
-        """Return z for the columns of ``block``, (n, b) -> (n, b)."""
-        stiffness = MembraneStiffness(self.grid)
-        upper = 4.0
-        lower = upper / 50.0
-        c, e = (upper + lower) / 2.0, (upper - lower) / 2.0
-        factors, s = [], e / c
-        for _ in range(self.degree - 1):
-            s, before = 1.0 / (2.0 * c / e - s), s
-            factors.append((s * before, 2.0 * s / e))
-
-        def step(state: tuple[jax.Array, jax.Array], factor: jax.Array) -> Any:
-            z, d = state
-            d = factor[0] * d + factor[1] * (block - stiffness(z))
-            return (z + d, d), None
-
-        first = block / c
-        (z, _), _ = jax.lax.scan(step, (first, first), jnp.asarray(factors, block.dtype))
-        return z
+    upper = 4.0
+    stiffness = BlockProduct(MembraneStiffness(grid))
+    return chebyshev(stiffness, degree=9, lower=upper / 50, upper=upper)
 
 
 @functools.partial(jax.jit, static_argnames="k")
@@ -192,7 +159,7 @@ def lowest_modes(density: jax.Array, k: int) -> PartialEigh:
         n=grid * grid,
         dtype=density.dtype,
         tol=1e-12,
-        preconditioner=BlockProduct(MembranePreconditioner(grid)),
+        preconditioner=membrane_preconditioner(grid),
     )
 
 

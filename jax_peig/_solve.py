@@ -44,16 +44,18 @@ def solve(request: Request, given: Given) -> tuple[Ritz, Probe, Probe, Array]:
     probe_a = probe(given.a, keys[0], n, dtype)
     probe_m = probe(given.m, keys[1], n, dtype)
     worthwhile = healthy(probe_a, probe_m)
-    helper = given.preconditioner if given.m_solve is None else given.m_solve
-    probe_helper = probe(helper, keys[3], n, dtype)
-    helpful = healthy(probe_helper, probe_helper)
+    helpers = [probe(h, keys[3], n, dtype) for h in (given.preconditioner, given.m_solve)]
+    helpful = jnp.all(jnp.array([healthy(h, h) for h in helpers]))
     task = _Task(request, given, goal, (probe_a, probe_m), worthwhile, keys[2:])
     if given.start is None:
         ritz = task.run(request.method, _blocks.random_block(keys[2], n, request.width, dtype))
-    elif request.method != "lobpcg" and given.sigma is None and given.start.shape[1] >= k:
-        ritz = task.from_guess(given.start[:, :k])
     else:
-        ritz = task.run(request.method, task.disturbed(given.start[:, :k]))
+        guess = given.start[:, :k]
+        guess = jnp.where(jnp.all(jnp.isfinite(guess), axis=0)[None, :], guess, 0)
+        if request.method == "lobpcg" or given.sigma is not None or guess.shape[1] < k:
+            ritz = task.run(request.method, task.disturbed(guess))
+        else:
+            ritz = task.from_guess(guess)
     ritz = ritz._replace(
         products=ritz.products + PRODUCTS,
         products_M=ritz.products_M + (0 if given.m is None else PRODUCTS),
@@ -81,7 +83,7 @@ class _Task(NamedTuple):
             return lobpcg.solve(a, m, t, block, norms, goal, self.worthwhile)
         if method == "davidson":
             basis = self.request.basis
-            return davidson.solve(a, m, t, block, norms, goal, self.worthwhile, basis)
+            return davidson.solve(a, m, t, block, norms, goal, self.worthwhile, self.keys[2], basis)
         inverse, interval, spent_a, spent_m = _filter_bounds(
             self.request, given, self.probes[0], norms, self.keys
         )
@@ -103,8 +105,8 @@ class _Task(NamedTuple):
             return self.improved(guess)
         improved, width = None, davidson.block_width(*guess.shape)
         if self.request.method == "chebyshev":
-            few = self.goal._replace(max_steps=chebyshev.GUESS_STEPS // 2)
-            improved = self.run("chebyshev", guess, few)
+            few = min(chebyshev.GUESS_STEPS // 2, self.goal.max_steps)
+            improved = self.run("chebyshev", guess, self.goal._replace(max_steps=few))
             guess = improved.vectors
         fresh = _blocks.random_block(self.keys[1], guess.shape[0], width, guess.dtype)
         ritz = self.run("davidson", jnp.concatenate([guess, fresh[:, guess.shape[1] :]], axis=1))
@@ -134,9 +136,13 @@ class _Task(NamedTuple):
             self.given.a, guess, interval, norms, self.goal, self.worthwhile, self.keys[2]
         )
         width = ritz.values.shape[0]
+        left = self.goal.max_steps - chebyshev.GUESS_STEPS
+        if left <= 0:
+            return ritz._replace(stagnated=jnp.array(False))
+        rest = self.goal._replace(max_steps=left)
 
         def again():
-            cold = self.run("chebyshev", self.disturbed(ritz.vectors[:, : self.goal.k]))
+            cold = self.run("chebyshev", self.disturbed(ritz.vectors[:, : self.goal.k]), rest)
             return cold._replace(
                 values=cold.values[:width],
                 vectors=cold.vectors[:, :width],
@@ -152,10 +158,7 @@ class _Task(NamedTuple):
         """A block that begins with a guess, with a little of everything in every column."""
         k, width, dtype = self.goal.k, self.request.width, guess.dtype
         block = _blocks.random_block(self.keys[0], guess.shape[0], width, dtype)
-        norms = _blocks.column_norms(guess)
-        scale = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
-        given = guess * scale.astype(dtype)[None, :]
-        noise = block / _blocks.column_norms(block).astype(dtype)[None, :]
+        given, noise = _blocks.unit_columns(guess), _blocks.unit_columns(block)
         count = min(guess.shape[1], k)
         return jnp.concatenate(
             [given[:, :count] + NOISE * noise[:, :count], noise[:, count:]], axis=1

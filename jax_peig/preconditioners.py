@@ -34,6 +34,7 @@ import scipy.sparse.linalg
 from jax.experimental.sparse import BCOO
 
 from jax_peig import _blocks, _tolerances
+from jax_peig._linear_solvers.chebyshev import semi_iteration
 from jax_peig._operators import FLOATING, as_operator, is_array, order_and_dtype
 from jax_peig._types import Array, ArrayLike, Block, OperatorLike
 
@@ -320,26 +321,14 @@ class _Polynomial:
     degree: int
 
     def __call__(self, leaves: tuple[Any, ...], block: Block) -> Block:
-        """Saad's algorithm 12.1 for (A - sigma) z = r, from z_1 = d_1 = r / c and s_1 = e / c.
-
-        s_j+1 = 1 / (2 c / e - s_j)
-        d_j+1 = s_j+1 s_j d_j + (2 s_j+1 / e) (r - (A - sigma) z_j),    z_j+1 = z_j + d_j+1
-        """
-        dtype = block.dtype
         n, width = block.shape
-        product = as_operator(leaves[0], n, dtype, "chebyshev: A", widths=(width,))
-        a, b, sigma = (x.astype(jnp.finfo(dtype).dtype) for x in leaves[1:])
-        c, e = (a + b) / 2 - sigma, (b - a) / 2
+        product = as_operator(leaves[0], n, block.dtype, "chebyshev: A", widths=(width,))
+        lower, upper, sigma = leaves[1:]
 
-        def step(_, state):
-            z, d, before = state
-            s = 1 / (2 * c / e - before)
-            rest = block - product(z) + sigma.astype(dtype) * z
-            d = (s * before).astype(dtype) * d + (2 * s / e).astype(dtype) * rest
-            return z + d, d, s
+        def shifted(z):
+            return product(z) - sigma.astype(z.dtype) * z
 
-        first = block / c.astype(dtype)
-        return jax.lax.fori_loop(0, self.degree, step, (first, first, e / c))[0]
+        return semi_iteration(shifted, block, lower - sigma, upper - sigma, self.degree + 1)
 
 
 # -- periodic grids -------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from tests.benchmarks import problems
 N, K = 60, 4
 EPS = np.finfo(np.float64).eps
 TOL = EPS ** (2 / 3)
+KEY = jax.random.key(8)
 
 
 @functools.cache
@@ -35,7 +36,7 @@ def program(n, k, dtype=np.float64, *, largest=False, tol=TOL, basis=None, most=
             jnp.array(1.0, a.real.dtype) if x is None else jnp.linalg.norm(x, 2) for x in (a, m)
         )
         helpers = operator(a, "A"), operator(m, "M"), operator(t, "T")
-        return davidson.solve(*helpers, start, norms, goal, jnp.asarray(worthwhile), basis)
+        return davidson.solve(*helpers, start, norms, goal, jnp.asarray(worthwhile), KEY, basis)
 
     return jax.jit(solve)
 
@@ -238,7 +239,7 @@ def test_the_count_of_products_is_exact():
     a = as_operator(BlockProduct(product), N, np.float64, "A")
     norms = jnp.array(float(N)), jnp.array(1.0)
     goal = Goal(K, False, TOL, 1000, Monitor(300))
-    ritz = davidson.solve(a, None, None, random_start(N, K), norms, goal, jnp.array(True), 24)
+    ritz = davidson.solve(a, None, None, random_start(N, K), norms, goal, jnp.array(True), KEY, 24)
     jax.block_until_ready(ritz)
     jax.effects_barrier()
     assert counted == int(ritz.products) == int(ritz.steps)
@@ -316,7 +317,7 @@ def test_products_against_primme(name):
     goal = Goal(k, False, tol, 5000)
     run = jax.jit(
         lambda x: davidson.solve(
-            a, m, None, x, norms, goal, jnp.array(True), davidson.default_basis(n, k)
+            a, m, None, x, norms, goal, jnp.array(True), KEY, davidson.default_basis(n, k)
         )
     )
     for seed in range(2):

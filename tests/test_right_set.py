@@ -347,7 +347,11 @@ def test_drawn_near_copies(method, kind, values, seed, is_diagonal):
     check_kind(method, KINDS[kind], values, seed, is_diagonal, max_steps=300)
 
 
-# Honest: without an inverse of M the steps grow as the root of its condition number.
+# Honest: without an inverse of M the steps grow as the root of its condition number. The filter,
+# whose steps are long, is given up early.
+def run_ill_conditioned(problem, method, **options):
+    most = {"max_steps": 30} if method == "chebyshev" else {}
+    run(problem, method, **most, **options)
 
 
 @pytest.mark.slow
@@ -355,7 +359,9 @@ def test_drawn_near_copies(method, kind, values, seed, is_diagonal):
 @pytest.mark.parametrize(("first", "size"), [(0, 4), (2, 3)])
 @each_method
 def test_ill_conditioned_mass(method, first, size, condition):
-    run(turned(hard.cluster(N, first, size), condition=condition, seed=first + size), method)
+    run_ill_conditioned(
+        turned(hard.cluster(N, first, size), condition=condition, seed=first + size), method
+    )
 
 
 @pytest.mark.slow
@@ -365,11 +371,13 @@ def test_ill_conditioned_mass(method, first, size, condition):
 def test_more_ill_conditioned_masses(method, dtype, condition):
     if dtype == np.complex128:
         problem = turned(-hard.cluster(N, 0, 4), dtype=dtype, condition=condition)
-        run(problem, method, which="largest")
+        run_ill_conditioned(problem, method, which="largest")
         return
     for first, size in [(0, 1), (0, 4), (2, 3), (0, 20)]:
         for seed in range(2):
-            run(turned(hard.cluster(N, first, size), condition=condition), method, seed=seed)
+            run_ill_conditioned(
+                turned(hard.cluster(N, first, size), condition=condition), method, seed=seed
+            )
 
 
 # -- 5. matrices with a name -------------------------------------------------------------------

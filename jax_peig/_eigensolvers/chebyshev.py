@@ -28,7 +28,7 @@ from jax_peig._eigensolvers.ritz import Goal, Ritz, enough, multiply, relative_r
 from jax_peig._eigensolvers.witness import testify
 from jax_peig._mass import RoughInverse
 from jax_peig._operators import Operator
-from jax_peig._types import Array, Block
+from jax_peig._types import Array, Block, BlockFunction
 
 # Steps of the filter that a guess is worth.
 GUESS_STEPS = 4
@@ -36,6 +36,9 @@ GUESS_STEPS = 4
 # above which it does not.
 PATIENCE = 12
 ROUNDING = 1000
+# Condition number of a Gram matrix above which a block is made orthonormal twice: once leaves an
+# error of so many eps.
+CONDITION = 1000
 
 
 def block_width(n: int, k: int) -> int:
@@ -98,8 +101,34 @@ def solve(
     op_inv : Operator, optional
         (A - sigma M)^{-1}.
     """
-    sifter = filtering.Filter(a, m, inverse, interval, norms, goal, sigma, op_inv)
-    return _iterate(_Problem(a, m, sifter, norms, goal, key, sigma), start, worthwhile)
+    if sigma is None:
+        sifter = filtering.Filter(a, m, inverse, interval, norms, goal, None, None)
+        return _iterate(_Problem(a, m, sifter, norms, goal, key, None), start, worthwhile)
+    # Squares of eigenvalues neither overflow nor vanish for A / unit.
+    unit = _power_of_two(norms[0] * _blocks.reciprocal(norms[1]))
+    low, high = (end / unit for end in interval)
+    sifter = filtering.Filter(
+        _times(a, 1 / unit), m, inverse, (low, high), (norms[0] / unit, norms[1]), goal,
+        sigma / unit, None if op_inv is None else _times(op_inv, unit),
+    )  # fmt: skip
+    problem = _Problem(sifter.operator, m, sifter, sifter.norms, goal, key, sifter.sigma)
+    ritz = _iterate(problem, start, worthwhile)
+    return ritz._replace(values=ritz.values * unit, AX=ritz.AX * unit.astype(ritz.AX.dtype))
+
+
+def _times(operator: BlockFunction, factor: Array) -> BlockFunction:
+    """V -> factor A V."""
+
+    def product(block: Block, /) -> Block:
+        return operator(block) * factor.astype(block.dtype)
+
+    return product
+
+
+def _power_of_two(x: Array) -> Array:
+    """The one at or above x > 0, which rounds nothing; 1 for what has none."""
+    usable = (x > 0) & jnp.isfinite(x)
+    return jnp.ldexp(jnp.ones_like(x), jnp.frexp(jnp.where(usable, x, 1))[1])
 
 
 def improve(
@@ -116,9 +145,11 @@ def improve(
     The filter improves the guess alone, for a few steps; witnesses tell whether it is complete, and
     are returned behind it as guard vectors. For a poor or blind guess the answer is no.
     """
-    few = goal._replace(max_steps=GUESS_STEPS)
+    few = goal._replace(max_steps=min(GUESS_STEPS, goal.max_steps))
     sifter = filtering.Filter(a, None, None, interval, norms, few, None, None)
     ritz = _iterate(_Problem(a, None, sifter, norms, few, key, None), guess, worthwhile)
+    if goal.k == guess.shape[0]:
+        return ritz, jnp.asarray(ritz.complete)  # there is nothing else
 
     def hear():
         return testify(sifter, ritz, interval[1], jax.random.fold_in(key, 1))
@@ -159,7 +190,7 @@ def _iterate(problem: "_Problem", start: Block, worthwhile: Array) -> Ritz:
 class _Problem(NamedTuple):
     """The pencil (sign A, M), and what is wanted of it."""
 
-    operator: Operator
+    operator: BlockFunction
     mass: Operator | None
     filter: filtering.Filter
     norms: tuple[Array, Array]
@@ -212,9 +243,7 @@ class _Problem(NamedTuple):
     def rayleigh_ritz(self, state: _State, block: Block) -> _State:
         """The best pairs in the span of ``block``, every product computed afresh."""
         dtype, width = block.dtype, block.shape[1]
-        norms = _blocks.column_norms(block)
-        scale = jnp.where(norms > 0, 1 / jnp.where(norms > 0, norms, 1), 0)
-        block = block * scale.astype(dtype)[None, :]
+        block = _blocks.unit_columns(block)
         product = multiply(self.mass, block)
         g = _blocks.gram(block, product)
         small, negative = _blocks.orthonormalizer(g)
@@ -226,13 +255,12 @@ class _Problem(NamedTuple):
             alive = _blocks.column_norms(small) > 0
             ortho = block @ small
             fresh = _blocks.project_out(fresh, ortho, product @ small)
-            fresh = fresh / _blocks.column_norms(fresh).astype(dtype)[None, :]
-            block = jnp.where(alive[None, :], ortho, fresh)
+            block = jnp.where(alive[None, :], ortho, _blocks.unit_columns(fresh))
             dual = multiply(self.mass, block)
             g = _blocks.gram(block, dual)
             return block, dual, g, _blocks.orthonormalizer(g)[0]
 
-        ill = _condition(small, g) > _tolerances.eps(dtype) ** -0.5
+        ill = _condition(small, g) > CONDITION
         block, product, g, small = jax.lax.cond(
             ill, again, lambda block: (block, product, g, small), block
         )
@@ -280,15 +308,10 @@ class _Problem(NamedTuple):
 
     def ordered(self, state: _State) -> tuple[_State, Block]:
         """The pairs in the order of their place, with residuals; the interval made safe."""
-
-        def residual(s):
-            mx = s.x if s.mx is None else s.mx
-            return s.ax - mx * s.theta.astype(mx.dtype)[None, :]
-
-        r = residual(state)
-        length = _blocks.column_norms(r) / _blocks.column_norms(state.x)
-        if self.mass is not None:
-            length = length * _blocks.column_norms(state.x) ** 2  # ||r|| in the M^{-1} norm, about
+        dual = state.x if state.mx is None else state.mx
+        r = state.ax - dual * state.theta.astype(dual.dtype)[None, :]
+        # ||r|| in the M^{-1} norm, about: ||x|| is some ||M||^{-1/2}, one without M.
+        length = _blocks.column_norms(r) * _blocks.column_norms(state.x)
         if self.sigma is None:
             place, reach = state.theta, state.theta[-1] + length[-1]
         else:

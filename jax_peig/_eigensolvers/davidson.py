@@ -38,9 +38,19 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.ritz import SAFETY, Goal, Ritz, multiply, relative_residuals
+from jax_peig._eigensolvers.ritz import (
+    SAFETY,
+    Goal,
+    Layers,
+    Ritz,
+    block_width,
+    multiply,
+    relative_residuals,
+)
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
+
+__all__ = ["block_width", "default_basis", "solve"]
 
 # What a restart keeps of a full basis. P1 at 40 vectors, before the witness: 1230 products keeping
 # 12, 1030 keeping 20, 1000 keeping 24, 980 keeping 28; every restart costs V times a small matrix.
@@ -59,25 +69,12 @@ ROUNDING = 1000
 NOTHING, COMPRESS, RENEW = 0, 1, 2
 
 
-def block_width(n: int, k: int) -> int:
-    """The width of the starting block: k and the guard vectors, k/2 of them, between 2 and 8."""
-    return min(n, k + min(max(2, k // 2), 8))
-
-
 def default_basis(n: int, k: int) -> int:
     """Three times the starting block and some, at least 20: a wider one saves few products.
 
     All products of P1: 1450 with 24 vectors, 1320 with 32, 1250 with 40, 1240 with 64 and 96.
     """
     return min(n, max(20, 3 * block_width(n, k) + 4))
-
-
-class _Layers(NamedTuple):
-    """A block with its products; ``m`` is the block itself where there is no M."""
-
-    v: Block
-    a: Block
-    m: Block
 
 
 class _State(NamedTuple):
@@ -116,6 +113,7 @@ def solve(
     norms: tuple[Array, Array],
     goal: Goal,
     worthwhile: Array,
+    key: Array,
     basis: int,
 ) -> Ritz:
     """Find the k smallest or largest eigenpairs, starting from ``start`` (n, p), p > k if n > k.
@@ -126,6 +124,8 @@ def solve(
         Estimates that the relative residuals refer to.
     worthwhile : bool
         False where the problem is known to be ill-posed: nothing is computed then.
+    key
+        For witnesses and random directions.
     basis : int
         The largest number of basis vectors, see `default_basis`; p + 4 at least. A step is one
         product here, and ``goal.max_steps`` bounds the products.
@@ -133,13 +133,13 @@ def solve(
     width = start.shape[1]
     size = max(min(basis, a.n), width + 4)
     kept = max(width, min(int(KEPT * size), size - 3))
-    problem = _Problem(a, m, preconditioner, norms, goal, width, size, kept)
+    problem = _Problem(a, m, preconditioner, norms, goal, key, width, size, kept)
     begin = problem.begin(start)._replace(done=~worthwhile)
     end = jax.lax.while_loop(lambda s: ~s.done, problem.iterate, begin)
     goal.monitor.finish(end.step)
     # The witness comes after the guard vectors, and may belong between them.
     order = jnp.concatenate([jnp.arange(goal.k), goal.k + jnp.argsort(end.theta[goal.k :])])
-    x = problem.unpack(tuple(block @ end.c[:, order] for block in end.basis))
+    x = Layers.of(tuple(block @ end.c[:, order] for block in end.basis))
     return Ritz(
         values=goal.sign * end.theta[order],
         vectors=x.v,
@@ -164,12 +164,10 @@ class _Problem(NamedTuple):
     preconditioner: Operator | None
     norms: tuple[Array, Array]
     goal: Goal
+    key: Array
     width: int  # p, the Ritz vectors that are looked at
     size: int  # m, the largest basis
     kept: int  # of them by a restart, p at least
-
-    def unpack(self, arrays: tuple[Array, ...]) -> _Layers:
-        return _Layers(arrays[0], arrays[1], arrays[-1] if self.mass is not None else arrays[0])
 
     def begin(self, start: Block) -> _State:
         n, width = start.shape
@@ -242,7 +240,7 @@ class _Problem(NamedTuple):
         )
 
     def random(self, state: _State) -> Block:
-        key = jax.random.fold_in(jax.random.key(8), state.step)
+        key = jax.random.fold_in(self.key, state.step)
         n, dtype = state.residual.shape[0], state.residual.dtype
         return _blocks.random_block(key, n, 1, dtype)
 
@@ -259,7 +257,7 @@ class _Problem(NamedTuple):
             state,
         )
         finite = state.finite & jnp.all(jnp.isfinite(w))
-        v, mv, definite = self.orthonormal(w, self.unpack(state.basis))
+        v, mv, definite = self.orthonormal(w, Layers.of(state.basis))
         av = self.goal.sign * self.operator(v)
         i = state.filled
         basis = tuple(
@@ -284,19 +282,18 @@ class _Problem(NamedTuple):
             definite=state.definite & definite,
         )
 
-    def orthonormal(self, w: Block, basis: _Layers) -> tuple[Block, Block, Array]:
+    def orthonormal(self, w: Block, basis: Layers) -> tuple[Block, Block, Array]:
         """Make w (n, 1) orthonormal to the basis, or zero; M w; and whether M looked definite.
 
         Twice is enough: what loses more than half the digits in the first pass is rounding, and is
         dropped.
         """
-        w = _normalized(w, 0.0)
+        w = _blocks.unit_columns(w)
         for _ in range(2):
             w = _normalized(_blocks.project_out(w, basis.v, basis.m))
         mw = multiply(self.mass, w)
         square = _blocks.gram(w, mw).real  # (1, 1)
-        inverse = jnp.where(square > 0, 1 / jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
-        inverse = inverse.astype(w.dtype)
+        inverse = jnp.sqrt(_blocks.reciprocal(square)).astype(w.dtype)
         return w * inverse, mw * inverse, jnp.all(square >= 0)
 
     def ritz(self, state: _State) -> tuple[Array, Array, Array]:
@@ -326,7 +323,7 @@ class _Problem(NamedTuple):
         """What is converged, what is missing, and what to do next."""
         goal, k, q = self.goal, self.goal.k, state.deflated
         theta, c, small = self.ritz(state)
-        x = self.unpack(tuple(block @ c[:, : self.width] for block in state.basis))
+        x = Layers.of(tuple(block @ c[:, : self.width] for block in state.basis))
         r = x.a - x.m @ small
         relative = relative_residuals(r, theta, x.v, self.norms)
         finite = state.finite & jnp.all(jnp.isfinite(theta)) & jnp.all(jnp.isfinite(r))
@@ -398,9 +395,7 @@ class _Problem(NamedTuple):
         return missed, ~missed & heard & (apart | converged[lowest])
 
 
-def _normalized(column: Block, rounding: float | None = None) -> Block:
-    """A column (n, 1) of unit norm; zero where its norm is ``rounding``, that of a unit vector."""
-    norm = _blocks.column_norms(column)[0]
-    keep = norm > (_tolerances.rank(column.dtype) if rounding is None else rounding)
-    inverse = jnp.where(keep, 1 / jnp.where(keep, norm, 1), 0)
-    return column * inverse.astype(column.dtype)
+def _normalized(column: Block) -> Block:
+    """What is left (n, 1) of a unit vector, of unit norm again; zero where it is rounding."""
+    rounding = _blocks.column_norms(column)[0] <= _tolerances.rank(column.dtype)
+    return jnp.where(rounding, 0, _blocks.unit_columns(column))

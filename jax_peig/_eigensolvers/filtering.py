@@ -24,20 +24,21 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _tolerances
+from jax_peig import _blocks, _tolerances
 from jax_peig._eigensolvers.ritz import SAFETY, Goal, multiply
 from jax_peig._mass import RoughInverse
 from jax_peig._operators import Operator
-from jax_peig._types import Array, Block
+from jax_peig._types import Array, Block, BlockFunction
 
 # Columns filtered together: a panel and its two companions stay in cache for n of some 10,000.
 PANEL = 20
 MAX_DEGREE = 200
 # With a solve the wanted values stand far out, and the first Ritz values say nothing of how far.
 INVERSE_DEGREE = 4
-# Growth of p over the block that rounding allows while nothing has converged, and at all.
-GROWTH = 1e4
-GROWTH_LIMIT = 1e10
+# Growth of p over the block that rounding allows while nothing has converged, and at all, as powers
+# of 1/eps: 8e3 and 6e9 in float64, 54 and 2e4 in float32.
+GROWTH = 1 / 4
+GROWTH_LIMIT = 5 / 8
 # A step aims at this fraction of the tolerance: not quite all that is predicted is had.
 AIM = 0.1
 # The least gain of a step of `MAX_DEGREE` at the k-th pair. Where a cluster fills the block up to
@@ -75,14 +76,14 @@ class Interval(NamedTuple):
 class Filter(NamedTuple):
     """The pencil (sign A, M) as the filter sees it."""
 
-    operator: Operator
+    operator: BlockFunction
     mass: Operator | None
     inverse: RoughInverse | None
     spectrum: tuple[Array, Array]  # of sign A, or sign D A
     norms: tuple[Array, Array]
     goal: Goal
     sigma: Array | None
-    op_inv: Operator | None
+    op_inv: BlockFunction | None
 
     def __call__(self, pairs: Pairs, upper: Array, step: Array) -> tuple[Block, Array, Array]:
         """p(C) X, and the products with A and with M that it took."""
@@ -173,8 +174,12 @@ class Filter(NamedTuple):
         need = jnp.where(wanted & (relative > SAFETY * tol), jnp.log(gain) / growth, 0)
         # The guard vectors follow the worst of the wanted, or come on by themselves.
         need = jnp.where(wanted, need, jnp.maximum(jnp.max(need), 3 / growth[k - 1]))
-        mixed = jnp.max(relative[:k]) * self.norms[0] / (2 * interval.half)
-        limit = GROWTH / jnp.clip(mixed, GROWTH / GROWTH_LIMIT, 1)
+        # How far wanted vectors are mixed with others: residuals beside the spectrum's width.
+        norm_a, norm_m = self.norms
+        width = norm_m * (self.spectrum[1] - self.spectrum[0])
+        mixed = jnp.max(relative[:k]) * norm_a * _blocks.reciprocal(width)
+        eps = _tolerances.eps(ratio.dtype)
+        limit = eps**-GROWTH / jnp.clip(mixed, eps ** (GROWTH_LIMIT - GROWTH), 1)
         need = jnp.minimum(need, jnp.log(2 * limit) / jnp.max(growth))
         need = jnp.max(need.reshape(panel_count(growth.shape[0]), -1), axis=1)
         least, most = (2, MAX_DEGREE) if self.op_inv is None else (1, INVERSE_DEGREE)

@@ -29,28 +29,25 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.ritz import Goal, Ritz, enough, multiply, relative_residuals
+from jax_peig._eigensolvers.ritz import (
+    Goal,
+    Layers,
+    Ritz,
+    block_width,
+    enough,
+    multiply,
+    relative_residuals,
+)
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
+
+__all__ = ["block_width", "solve"]
 
 REFRESH = 20  # steps between fresh products with X
 # Steps without progress after which the iteration gives up, and the relative residual, in eps,
 # above which it does not: there it is slow, not at the rounding of the products.
 PATIENCE = 100
 ROUNDING = 1000
-
-
-def block_width(n: int, k: int) -> int:
-    """The width of the block, k and the guard vectors: half as many again, between 2 and 8."""
-    return min(n, k + min(max(2, k // 2), 8))
-
-
-class _Layers(NamedTuple):
-    """A block with its products; ``m`` is the block itself where there is no M."""
-
-    v: Block
-    a: Block
-    m: Block
 
 
 class _State(NamedTuple):
@@ -111,7 +108,7 @@ def solve(
     end = jax.lax.while_loop(lambda s: ~s.done, problem.iterate, begin)
     goal.monitor.finish(end.step)
     width = start.shape[1]
-    x = problem.unpack(tuple(block[:, :width] for block in end.basis))
+    x = Layers.of(tuple(block[:, :width] for block in end.basis))
     return Ritz(
         values=goal.sign * end.theta,
         vectors=x.v,
@@ -140,11 +137,8 @@ class _Problem(NamedTuple):
     def a(self, block: Block) -> Block:
         return self.goal.sign * self.operator(block)
 
-    def pack(self, layers: _Layers) -> tuple[Array, ...]:
-        return (layers.v, layers.a) if self.mass is None else (layers.v, layers.a, layers.m)
-
-    def unpack(self, arrays: tuple[Array, ...]) -> _Layers:
-        return _Layers(arrays[0], arrays[1], arrays[-1] if self.mass is not None else arrays[0])
+    def pack(self, layers: Layers) -> tuple[Array, ...]:
+        return layers[:2] if self.mass is None else layers
 
     def orthonormal(self, block: Block, least: float = 0.0) -> tuple[Block, Block, Array]:
         """V, M V orthonormal to some digits, to rounding if done twice; whether M looked definite.
@@ -201,19 +195,16 @@ class _Problem(NamedTuple):
         """Rayleigh-Ritz in the span of X, its products computed afresh; P orthonormal to it."""
         width = state.theta.shape[0]
         v = state.basis[0][:, :width]
-        norms = _blocks.column_norms(v)
-        usable = (norms > 0) & jnp.isfinite(norms)  # not so are columns of a caller's bad guess
-        v = jnp.where(usable[None, :], v * _reciprocal(norms).astype(v.dtype)[None, :], 0)
-        v, _, once = self.orthonormal(v)
+        v, _, once = self.orthonormal(_blocks.unit_columns(v))
         v, mv, twice = self.orthonormal(v)
         av = self.a(v)
         g = _blocks.gram(v, mv)
         theta, c = _blocks.rayleigh_ritz(_blocks.gram(v, av), g)
-        x = tuple(block @ c for block in self.pack(_Layers(v, av, mv)))
+        x = tuple(block @ c for block in self.pack(Layers(v, av, mv)))
         p = tuple(block[:, width:] for block in state.basis)
-        inner = _blocks.gram(self.unpack(x).m, p[0])
+        inner = _blocks.gram(Layers.of(x).m, p[0])
         p = tuple(block - old @ inner for block, old in zip(p, x, strict=True))
-        q, _ = _blocks.orthonormalizer(_blocks.gram(p[0], self.unpack(p).m))
+        q, _ = _blocks.orthonormalizer(_blocks.gram(p[0], Layers.of(p).m))
         basis = tuple(jnp.concatenate([x, p @ q], axis=1) for x, p in zip(x, p, strict=True))
         return state._replace(
             basis=basis,
@@ -231,11 +222,11 @@ class _Problem(NamedTuple):
         Nothing ends but on products computed afresh.
         """
         goal, theta, width = self.goal, state.theta, state.theta.shape[0]
-        x = self.unpack(tuple(block[:, :width] for block in state.basis))
+        x = Layers.of(tuple(block[:, :width] for block in state.basis))
         r = x.a - x.m * theta.astype(x.m.dtype)[None, :]
         # Norms in one pass: divided by their natural sizes the squares cannot overflow.
         norm_a, norm_m = self.norms
-        unit = _reciprocal(jnp.sqrt(norm_m))  # of the length of x
+        unit = _blocks.reciprocal(jnp.sqrt(norm_m))  # of the length of x
         size = (norm_a + jnp.max(jnp.abs(theta)) * norm_m) * unit
         lengths = _norms(r, size)
         ones = state.alive[:width].astype(unit.dtype)
@@ -267,7 +258,7 @@ class _Problem(NamedTuple):
             done=stop & (state.refresh | ~finite),
         )
 
-    def measure(self, w: Block, mw: Block, basis: _Layers) -> _New:
+    def measure(self, w: Block, mw: Block, basis: Layers) -> _New:
         """N for W, with c = [X, P]^H M W and L L^H = W^H M W - c^H c, columns scaled.
 
         N is coupled to X by an error of eps |L^{-1}|, and its Gram matrix is in error by eps
@@ -278,7 +269,7 @@ class _Problem(NamedTuple):
         """
         g = _blocks.gram(w, mw)
         diagonal = jnp.diagonal(g).real
-        scale = _reciprocal(jnp.sqrt(diagonal)).astype(g.dtype)
+        scale = _blocks.reciprocal(jnp.sqrt(diagonal)).astype(g.dtype)
         c = _blocks.gram(basis.v, mw) * scale[None, :]
         eye = jnp.eye(g.shape[0], dtype=g.dtype)
         # A zero column of W is left alone.
@@ -291,7 +282,7 @@ class _Problem(NamedTuple):
         clear = (size <= max(limit, 1.5)) & jnp.all(diagonal >= 0)
         return _New(w, mw, scale, c, inverse, clear, jnp.array(0), jnp.array(True))
 
-    def project(self, new: _New, basis: _Layers) -> _New:
+    def project(self, new: _New, basis: Layers) -> _New:
         """W made orthonormal and orthogonal to [X, P] to some digits, and measured again.
 
         A column that the projection leaves no more than rounding of is dropped.
@@ -301,13 +292,12 @@ class _Problem(NamedTuple):
         again = self.measure(w, mw, basis)
         return again._replace(passes=new.passes + 1, definite=new.definite & definite)
 
-    def directions(self, state: _State, basis: _Layers) -> tuple[_New, Array, Array]:
+    def directions(self, state: _State, basis: Layers) -> tuple[_New, Array, Array]:
         """W = T R, orthonormal as [X, P] C_1 + W C_2: W, C_1 (2 m, m) and C_2 (m, m)."""
         dtype = state.r.dtype
-        w = state.r * _reciprocal(state.lengths).astype(dtype)[None, :]
+        w = state.r * _blocks.reciprocal(state.lengths).astype(dtype)[None, :]
         if self.preconditioner is not None:
-            w = self.preconditioner(w)
-            w = w * _reciprocal(_blocks.column_norms(w)).astype(dtype)[None, :]
+            w = _blocks.unit_columns(self.preconditioner(w))
         new = jax.lax.while_loop(
             lambda new: ~new.clear & (new.passes < 2),
             lambda new: self.project(new, basis),
@@ -321,7 +311,7 @@ class _Problem(NamedTuple):
 
     def advance(self, state: _State) -> _State:
         width = state.theta.shape[0]
-        basis = self.unpack(state.basis)
+        basis = Layers.of(state.basis)
         new, c_old, c_new = self.directions(state, basis)
         aw = self.a(new.w)
         # H = B^H A B for the orthonormal basis B = [X, P, N], N = [X, P] C_1 + W C_2.
@@ -338,7 +328,7 @@ class _Problem(NamedTuple):
         c = jnp.concatenate([cx, cp], axis=1)  # (3 m, 2 m)
         # The same in terms of [X, P, W].
         of_old, of_new = c[: 2 * width] + c_old @ c[2 * width :], c_new @ c[2 * width :]
-        fresh = self.pack(_Layers(new.w, aw, new.mw))
+        fresh = self.pack(Layers(new.w, aw, new.mw))
         return state._replace(
             basis=tuple(v @ of_old + w @ of_new for v, w in zip(state.basis, fresh, strict=True)),
             small=_blocks.herm(c.conj().T @ h @ c),
@@ -377,8 +367,7 @@ def _orthonormal_to(cx: Array, cp: Array) -> Array:
     As for blocks, a column that is rounding after the projection is dropped.
     """
     for _ in range(2):
-        cp = cp * _reciprocal(_blocks.column_norms(cp)).astype(cp.dtype)[None, :]
-        cp = cp - cx @ (cx.conj().T @ cp)
+        cp = _blocks.project_out(_blocks.unit_columns(cp), cx, cx)
         keep = _blocks.column_norms(cp) > _tolerances.rank(cp.dtype)
         cp = jnp.where(keep[None, :], cp, 0)
         small, _ = _blocks.orthonormalizer(cp.conj().T @ cp)
@@ -388,9 +377,5 @@ def _orthonormal_to(cx: Array, cp: Array) -> Array:
 
 def _norms(block: Block, size: Array) -> Array:
     """Euclidean norms of the columns, which are of about ``size``."""
-    scaled = block * _reciprocal(size).astype(block.dtype)
+    scaled = block * _blocks.reciprocal(size).astype(block.dtype)
     return jnp.sqrt(jnp.sum(jnp.abs(scaled) ** 2, axis=0)) * size
-
-
-def _reciprocal(x: Array) -> Array:
-    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)

@@ -53,6 +53,24 @@ class Ritz(NamedTuple):
     history: Array | None = None  # (rows, k), see `Monitor`
 
 
+class Layers(NamedTuple):
+    """A block with its products; ``m`` is the block itself where there is no M."""
+
+    v: Block
+    a: Block
+    m: Block
+
+    @classmethod
+    def of(cls, arrays: tuple[Array, ...]) -> "Layers":
+        """Of (V, A V) or (V, A V, M V)."""
+        return cls(arrays[0], arrays[1], arrays[2 if len(arrays) > 2 else 0])
+
+
+def block_width(n: int, k: int) -> int:
+    """The width of a Krylov method's block: k and the guard vectors, half as many, from 2 to 8."""
+    return min(n, k + min(max(2, k // 2), 8))
+
+
 def residuals(ritz: Ritz) -> Block:
     """A X - M X diag(values), (n, m)."""
     return ritz.AX - ritz.MX * ritz.values.astype(ritz.MX.dtype)[None, :]

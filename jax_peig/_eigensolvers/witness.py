@@ -28,9 +28,10 @@ ROUNDS = 40
 # A drawn component is taken for this part of n^{-1/2}: a smaller one has a chance of 8 % for each
 # of the vectors.
 CHANCE = 0.1
-# The growth of p from the interval to theta_k in a round, and what rounding allows at theta_1.
+# The growth of p from the interval to theta_k in a round, and what rounding allows at theta_1, as a
+# power of 1/eps.
 GAIN = 100.0
-GROWTH_LIMIT = 1e8
+GROWTH_LIMIT = 1 / 2
 
 
 class Testimony(NamedTuple):
@@ -62,6 +63,7 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array) -> Testimony:
     known = goal.sign * pairs.values
     scale = sifter.norms[0]
     rounding = _tolerances.rank(dtype) * scale
+    most = _tolerances.eps(dtype) ** -GROWTH_LIMIT
 
     def a(block):
         return goal.sign * sifter.operator(block)
@@ -109,7 +111,7 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array) -> Testimony:
             return jnp.maximum(rate, _tolerances.eps(dtype))
 
         degree = jnp.minimum(
-            jnp.log(2 * GAIN) / growth(known[k - 1]), jnp.log(2 * GROWTH_LIMIT) / growth(known[0])
+            jnp.log(2 * GAIN) / growth(known[k - 1]), jnp.log(2 * most) / growth(known[0])
         )
         degree = jnp.clip(jnp.ceil(degree), 2, MAX_DEGREE).astype(int)
         pairs = Pairs(state.y, state.ay, None, state.theta, interval.place, state.theta)
@@ -123,8 +125,7 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array) -> Testimony:
         return judge(state)
 
     width = min(WIDTH, n - k)
-    start = apart(_blocks.random_block(key, n, width, dtype))
-    start = start / _blocks.column_norms(start).astype(dtype)[None, :]
+    start = _blocks.unit_columns(apart(_blocks.random_block(key, n, width, dtype)))
     amplitude = jnp.full(width, CHANCE / n**0.5, known.dtype)
     y, ay, theta, amplitude = ritz(start, amplitude)
     no = jnp.array(False)

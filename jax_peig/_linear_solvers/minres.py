@@ -81,11 +81,11 @@ def solve_and_report(
     )  # fmt: skip
 
     def advance(s: _State) -> _State:
-        v = scale(s.y, _inverse(s.beta))
+        v = scale(s.y, _blocks.reciprocal(s.beta))
         y = product(v, index)
-        y = jnp.where(s.step > 0, y - scale(s.r1, s.beta * _inverse(s.beta_old)), y)
+        y = jnp.where(s.step > 0, y - scale(s.r1, s.beta * _blocks.reciprocal(s.beta_old)), y)
         alpha = dot(v, y)
-        y = y - scale(s.r2, alpha * _inverse(s.beta))
+        y = y - scale(s.r2, alpha * _blocks.reciprocal(s.beta))
         ty = precondition(y)
         beta = jnp.sqrt(jnp.maximum(dot(y, ty), 0))
         # The rotation of the step before, then a new one that annihilates beta.
@@ -93,8 +93,8 @@ def solve_and_report(
         gamma_bar = s.sn * s.delta_bar - s.cs * alpha
         epsilon, delta_bar = s.sn * beta, -s.cs * beta
         gamma = jnp.hypot(gamma_bar, beta)
-        cs, sn = gamma_bar * _inverse(gamma), beta * _inverse(gamma)
-        w = scale(v - scale(s.w1, s.epsilon) - scale(s.w, delta), _inverse(gamma))
+        cs, sn = gamma_bar * _blocks.reciprocal(gamma), beta * _blocks.reciprocal(gamma)
+        w = scale(v - scale(s.w1, s.epsilon) - scale(s.w, delta), _blocks.reciprocal(gamma))
         phi_bar = sn * s.phi_bar
         pivot = alpha - jnp.where(s.step > 0, s.beta**2 / s.pivot, 0)
         new = _State(
@@ -107,7 +107,3 @@ def solve_and_report(
 
     end = jax.lax.while_loop(lambda s: jnp.any(s.active) & (s.step < max_steps), advance, start)
     return end.x, end.step * b.shape[1], jnp.all(end.positive)
-
-
-def _inverse(x: Array) -> Array:
-    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)

@@ -1,0 +1,33 @@
+"""Chebyshev's semi-iteration for definite systems whose spectrum's interval is known.
+
+It needs no inner products, and gives a fixed polynomial in the operator: from z_0 = 0
+
+    z_1 = d_1 = r / c,    d_{j+1} = s_{j+1} s_j d_j + (2 s_{j+1} / e) (r - A z_j),
+    z_{j+1} = z_j + d_{j+1},    s_1 = e / c,   1 / s_{j+1} = 2 c / e - s_j,
+
+with [lower, upper] = [c - e, c + e] (Saad, Iterative Methods for Sparse Linear Systems, 2nd ed.,
+2003, algorithm 12.1).
+"""
+
+import jax
+import jax.numpy as jnp
+
+from jax_peig._types import Array, Block, BlockFunction
+
+
+def semi_iteration(
+    product: BlockFunction, r: Block, lower: Array, upper: Array, steps: Array | int
+) -> Block:
+    """z_steps for A z = r, after ``steps`` - 1 products; steps >= 1, 0 < lower <= upper."""
+    dtype, real = r.dtype, jnp.finfo(r.dtype).dtype
+    c, e = ((upper + lower) / 2).astype(real), ((upper - lower) / 2).astype(real)
+    e = jnp.where(e > 0, e, c * jnp.finfo(real).eps)
+
+    def step(_, state):
+        z, d, before = state
+        s = 1 / (2 * c / e - before)
+        d = (s * before).astype(dtype) * d + (2 * s / e).astype(dtype) * (r - product(z))
+        return z + d, d, s
+
+    first = r / c.astype(dtype)
+    return jax.lax.fori_loop(1, steps, step, (first, first, e / c))[0]
