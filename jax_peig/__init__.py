@@ -3,8 +3,14 @@
 from jax_peig import operators as operators
 from jax_peig import preconditioners as preconditioners
 from jax_peig._eigh import partial_eigh as partial_eigh
+from jax_peig._minres import MinresInfo as MinresInfo
+from jax_peig._minres import MinresStatus as MinresStatus
+from jax_peig._minres import minres as minres
 from jax_peig._operators import BlockProduct as BlockProduct
 from jax_peig._options import Derivative as Derivative
+from jax_peig._report import CallReport as CallReport
+from jax_peig._report import DerivativeReport as DerivativeReport
+from jax_peig._report import derivative_report as derivative_report
 from jax_peig._results import Info as Info
 from jax_peig._results import PartialEigh as PartialEigh
 from jax_peig._results import PartialEighError as PartialEighError

@@ -38,9 +38,10 @@ def error_bounds(
     if m is None:
         return norm + noise, jnp.array(0), jnp.array(True)
     unit = r / jnp.where(norm > 0, norm, 1).astype(r.dtype)[None, :]
-    y, products, positive = minres.solve_and_report(
+    report = minres.solve_and_report(
         lambda block, _: m(block), unit, jnp.full_like(norm, MASS_TOLERANCE), MASS_STEPS
     )
+    y = report.x
     my = m(y)
     energy = jnp.sum(y.conj() * my, axis=0).real
     quadratic = 2 * jnp.sum(y.conj() * unit, axis=0).real - energy
@@ -50,7 +51,8 @@ def error_bounds(
     rest = jnp.sum(jnp.abs(unit - my) ** 2, axis=0) / lowest
     bound = MARGIN * norm * jnp.sqrt(jnp.maximum(quadratic, 0) + rest)
     bound = jnp.where(norm > 0, bound, 0) + noise / jnp.sqrt(lowest)
-    return bound, products + r.shape[1], positive & jnp.all(energy >= 0) & (lowest > 0)
+    products = (report.steps + 1) * r.shape[1]
+    return bound, products, report.positive & jnp.all(energy >= 0) & (lowest > 0)
 
 
 def rounding(values: Array, norms) -> Array:

@@ -25,6 +25,7 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jax_peig import _blocks, _clusters, _sylvester, _well_posed
+from jax_peig._complement import Fixed
 from jax_peig._linear_map import LinearMap, bind, jvp_along
 from jax_peig._operators import Operator, apply_hermitian
 from jax_peig._sylvester import Settings, System
@@ -36,13 +37,15 @@ class Rules:
     """The static, hashable part of the rules."""
 
     settings: Settings
+    tol: float | None  # of the linear systems
+    refine: bool  # improve the pairs first
     on_gauge: str
 
 
 class Facts(NamedTuple):
     """What the forward solve found out, without derivative; a pytree."""
 
-    fixed: _sylvester.Fixed
+    fixed: Fixed
     labels: Array  # (k,) clusters
     cut: Array  # (k,) pairs of a cluster that k cuts
     converged: Array  # all k pairs did

@@ -6,7 +6,7 @@ from typing import Any
 
 from jax_peig._types import OperatorLike
 
-SOLVERS = ("auto", "cg", "minres", "gmres")
+SOLVERS = ("auto", "chebyshev", "cg", "minres", "gmres")
 POLICIES = ("nan", "warn", "ignore")
 
 
@@ -16,22 +16,31 @@ class Derivative:
 
     Parameters
     ----------
-    solver : {"auto", "cg", "minres", "gmres"} or callable
+    solver : {"auto", "chebyshev", "cg", "minres", "gmres"} or callable
         The iterative method for the linear systems on the complement of the eigenvectors. "auto"
-        is "cg" where the systems are definite; for ``method="dense"`` the full spectrum, which
-        needs no iteration; for ``which="nearest"`` "minres", on the shift-inverted systems where
-        OPinv is given. "cg" and "gmres" are those of ``jax.scipy.sparse.linalg``. A callable
+        is "cg" with a preconditioner; without one "chebyshev", a semi-iteration without inner
+        products on the interval that the forward solve knows, deflated by its guard vectors (for
+        another M than a filtered one "cg"); "minres" where those do not gain a digit a round; for
+        ``method="dense"`` the full spectrum, which needs no iteration; for ``which="nearest"``
+        "minres", on the shift-inverted systems where OPinv is given. "cg" and "gmres" are those of
+        ``jax.scipy.sparse.linalg``. A callable
         ``solver(matvec, B) -> Z`` is given a positive definite product with blocks (n, k), another
         matrix for each column, and right-hand sides B (n, k) in the complement.
         The true residual is computed afresh, whatever the solver says.
     tol : float, optional
-        Relative residual of the linear systems. Default: eps^(2/3), as for the eigenpairs.
+        Relative residual of the linear systems. Default: a tenth of the eigenvectors' error,
+        residual over gap, but not below eps^(2/3) nor above 1e-3.
     max_steps : int, optional
         Bound on the steps of one solve. Default: 10,000.
     preconditioner : operator, optional
         As in `partial_eigh`, positive definite; default: that of the eigensolver. Its derivative
         is zero. With an array in it the value is not hashable, as the array is not; nothing in the
         package needs it to be.
+    refine : bool
+        Improve the eigenpairs, before they are returned and differentiated, by one step that costs
+        k linear systems like those of a gradient: dX = -S(A X - M X diag(w)). Their error, and that
+        of every derivative, is squared (relative to the gap): for a loose ``tol`` of the
+        eigensolver, or where `derivative_report` finds the gradient too inaccurate.
     on_gauge : {"nan", "warn", "ignore"}
         What a gradient returns that depends on an arbitrary choice: of the vectors inside a
         cluster, of a complex vector's phase, of the part of a cluster that k cuts. "ignore" takes
@@ -55,6 +64,7 @@ class Derivative:
     tol: float | None = None
     max_steps: int | None = None
     preconditioner: OperatorLike = None
+    refine: bool = False
     on_gauge: str = "nan"
     on_unconverged: str = "nan"
 
@@ -69,6 +79,8 @@ class Derivative:
                 raise ValueError(
                     f"Derivative: {name}={getattr(self, name)!r}; expected one of {POLICIES}."
                 )
+        if not isinstance(self.refine, bool):
+            raise TypeError(f"Derivative: refine is {self.refine!r}; expected True or False.")
         check_positive("Derivative: tol", self.tol, float)
         check_positive("Derivative: max_steps", self.max_steps, int)
 

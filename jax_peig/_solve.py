@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
 from jax_peig._eigensolvers import chebyshev, davidson, dense, lobpcg
-from jax_peig._eigensolvers.ritz import Goal, Ritz
+from jax_peig._eigensolvers.ritz import Goal, Ritz, Spectrum
 from jax_peig._mass import RoughInverse, diagonal_inverse, given_inverse, rough_inverse
 from jax_peig._operators import diagonal_of
 from jax_peig._probe import LANCZOS_STEPS, PRODUCTS, Probe, probe, spectral_interval
@@ -56,6 +56,9 @@ def solve(request: Request, given: Given) -> tuple[Ritz, Probe, Probe, Array]:
             ritz = task.run(request.method, task.disturbed(guess))
         else:
             ritz = task.from_guess(guess)
+    if ritz.spectrum is None and given.m is None and given.sigma is None:
+        low, high = probe_a.interval
+        ritz = ritz._replace(spectrum=Spectrum(-low if goal.largest else high, None))
     ritz = ritz._replace(
         products=ritz.products + PRODUCTS,
         products_M=ritz.products_M + (0 if given.m is None else PRODUCTS),
@@ -124,6 +127,7 @@ class _Task(NamedTuple):
             products_M=ritz.products_M + improved.products_M,
             definite=ritz.definite & improved.definite,
             history=history,
+            spectrum=improved.spectrum,
         )
 
     def improved(self, guess: Block) -> Ritz:

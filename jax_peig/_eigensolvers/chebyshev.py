@@ -24,7 +24,14 @@ import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
 from jax_peig._eigensolvers import filtering
-from jax_peig._eigensolvers.ritz import Goal, Ritz, enough, multiply, relative_residuals
+from jax_peig._eigensolvers.ritz import (
+    Goal,
+    Ritz,
+    Spectrum,
+    enough,
+    multiply,
+    relative_residuals,
+)
 from jax_peig._eigensolvers.witness import testify
 from jax_peig._mass import RoughInverse
 from jax_peig._operators import Operator
@@ -184,6 +191,7 @@ def _iterate(problem: "_Problem", start: Block, worthwhile: Array) -> Ritz:
         definite=end.definite,
         history=end.history,
         complete=end.found,
+        spectrum=None if problem.sigma is not None else Spectrum(end.upper, problem.filter.inverse),
     )
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.ritz import Complement, Goal, Ritz
+from jax_peig._eigensolvers.ritz import Complement, Goal, Ritz, Spectrum
 from jax_peig._operators import Operator
 from jax_peig._probe import Probe, identity
 from jax_peig._types import Array, Block
@@ -64,6 +64,7 @@ def solve(
         finite=probe_a.finite & probe_m.finite,
         definite=definite,
         complete=jnp.array(True),
+        spectrum=Spectrum(goal.sign * values[-1], None) if m is None and sigma is None else None,
         complement=Complement(values[k:], vectors[:, k:]),
     )
     return ritz, probe_a, probe_m

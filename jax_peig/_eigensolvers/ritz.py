@@ -5,6 +5,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
+from jax_peig._mass import RoughInverse
 from jax_peig._monitor import Monitor
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
@@ -35,6 +36,13 @@ class Complement(NamedTuple):
     vectors: Block  # (n, n - k)
 
 
+class Spectrum(NamedTuple):
+    """What is known of the spectrum of sign D A."""
+
+    upper: Array  # an upper bound, safe in practice
+    inverse: RoughInverse | None  # D; None is the identity
+
+
 class Ritz(NamedTuple):
     """Approximate eigenpairs, more than k of them where there are more, in the order wanted."""
 
@@ -51,6 +59,7 @@ class Ritz(NamedTuple):
     complement: Complement | None = None
     complete: Array | bool = True  # there is evidence that no wanted pair was missed
     history: Array | None = None  # (rows, k), see `Monitor`
+    spectrum: Spectrum | None = None
 
 
 class Layers(NamedTuple):

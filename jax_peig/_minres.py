@@ -1,0 +1,263 @@
+"""MINRES as a linear solver of its own, in the manner of ``jax.scipy.sparse.linalg``."""
+
+import enum
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
+
+from jax_peig import _blocks
+from jax_peig._linear_solvers import minres as _solver
+from jax_peig._operators import is_array
+from jax_peig._options import check_positive
+from jax_peig._types import Array, Block, PyTree
+
+# Solves of the remaining residual: restarts mend what rounding has left of a long Lanczos process.
+ROUNDS = 4
+
+
+class MinresStatus(enum.IntEnum):
+    """How a solve ended."""
+
+    CONVERGED = 0
+    MAX_STEPS = 1
+    INCONSISTENT = 2
+    NOT_FINITE = 3
+
+
+_MESSAGES = {
+    MinresStatus.CONVERGED: "the residual is within the tolerance",
+    MinresStatus.MAX_STEPS: "the residual did not reach the tolerance within maxiter steps: raise "
+    "maxiter, loosen tol, or give a preconditioner",
+    MinresStatus.INCONSISTENT: "no further step reduces the residual: b is not in the range of A "
+    "(x is a least-squares solution), or tol is below the rounding of the products",
+    MinresStatus.NOT_FINITE: "a product gave NaN or inf: check A, b and M",
+}
+
+
+class MinresInfo(NamedTuple):
+    """The account of a solve; arrays, so that it passes through ``jit`` and ``vmap``.
+
+    Attributes
+    ----------
+    status : int
+        A `MinresStatus`.
+    steps : int
+        Products with A in the Lanczos process; each round of it costs one more.
+    residual_norm : real
+        ||b - A x||, computed afresh.
+    """
+
+    status: Array
+    steps: Array
+    residual_norm: Array
+
+    @property
+    def converged(self) -> Array:
+        """Whether ||b - A x|| is within the tolerance."""
+        return self.status == MinresStatus.CONVERGED
+
+    @property
+    def message(self) -> str:
+        """The status in words; outside ``jit``."""
+        return _MESSAGES[MinresStatus(int(self.status))]
+
+
+def minres(
+    A: Any,
+    b: PyTree,
+    x0: PyTree = None,
+    *,
+    tol: float = 1e-5,
+    atol: float = 0.0,
+    maxiter: int | None = None,
+    M: Any = None,
+) -> tuple[PyTree, MinresInfo]:
+    """Solve A x = b for a Hermitian A, definite or not, by MINRES.
+
+    The interface is that of ``jax.scipy.sparse.linalg.cg``, but for the second result.
+
+    Parameters
+    ----------
+    A : array (n, n), function, or object with ``@``
+        Hermitian; x -> A x for x of the structure of b. It may be indefinite, and singular where b
+        is in its range. Differentiable in whatever it holds or closes over.
+    b : pytree of arrays
+        The right-hand side: floating, real or complex.
+    x0 : pytree, optional
+        A first guess, of the structure of b. Default: zero. It has no derivative.
+    tol, atol : float
+        The residual norm to reach is max(tol ||b||, atol).
+    maxiter : int, optional
+        Bound on the steps. Default: 10 n.
+    M : as A, optional
+        A preconditioner, close to the inverse of A in its action; Hermitian positive definite. It
+        has no derivative.
+
+    Returns
+    -------
+    x : pytree
+        As b; for a singular A without x0 and M the solution of least norm.
+    info : MinresInfo
+        ``info.converged``, ``info.steps``, ``info.residual_norm``, ``info.status``; outside ``jit``
+        ``info.message``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For arguments that do not fit together.
+
+    Notes
+    -----
+    C. C. Paige and M. A. Saunders, SIAM J. Numer. Anal. 12 (1975), 617-629. One product with A
+    (and M) a step, nine vectors of memory. The residual is computed afresh at the end, and solved
+    for again where it is above the tolerance, up to three times. Derivatives are those of
+    ``jax.lax.custom_linear_solve``: one more solve each, dx = A^-1 (db - dA x), in forward and in
+    reverse mode, to any order. For a singular A only those of the part in its range have a meaning.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from jax_peig import minres
+    >>> A = jnp.array([[1.0, 2.0], [2.0, -3.0]])  # indefinite
+    >>> x, info = minres(A, jnp.array([5.0, -4.0]))
+    >>> print(x.round(4), bool(info.converged))
+    [1. 2.] True
+    """
+    check_positive("minres: tol", tol, float, zero=True)
+    check_positive("minres: atol", atol, float, zero=True)
+    check_positive("minres: maxiter", maxiter, int)
+    if not jax.tree.leaves(b):
+        raise ValueError("minres: b holds no array; expected a pytree of floating arrays.")
+    for leaf in jax.tree.leaves(b):
+        if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+            raise TypeError(
+                f"minres: b has dtype {jnp.result_type(leaf)}; expected a floating one. "
+                "Convert it, for example with .astype(float)."
+            )
+    flat, restore = ravel_pytree(b)
+    start = None if x0 is None else jax.lax.stop_gradient(_like(x0, b, "x0"))
+    product = _flat_product(A, b, restore, "A")
+    precondition = None if M is None else _constant(_flat_product(M, b, restore, "M"), flat)
+    steps = 10 * flat.size if maxiter is None else maxiter
+
+    def solve(matvec: Callable[[Array], Array], rhs: Array) -> tuple[Array, MinresInfo]:
+        return _solve(matvec, rhs, start, precondition, tol, atol, steps)
+
+    def transposed(vecmat: Callable[[Array], Array], rhs: Array) -> tuple[Array, MinresInfo]:
+        del vecmat  # A^T y = c is A y* = c*: A is Hermitian
+        z, info = _solve(product, rhs.conj(), None, precondition, tol, atol, steps)
+        return z.conj(), info
+
+    x, info = jax.lax.custom_linear_solve(product, flat, solve, transposed, has_aux=True)
+    return restore(x), info
+
+
+class _State(NamedTuple):
+    x: Array
+    r: Array
+    length: Array
+    steps: Array
+    ended: Array
+    rounds: Array
+
+
+def _solve(
+    product: Callable[[Array], Array],
+    b: Array,
+    start: Array | None,
+    precondition: Callable[[Array], Array] | None,
+    tol: float,
+    atol: float,
+    most: int,
+) -> tuple[Array, MinresInfo]:
+    """Solve for vectors (n,), in rounds of the block solver, each judged by the true residual."""
+    norm = _blocks.column_norms(b[:, None])[0]
+    target = jnp.maximum(tol * norm, atol)
+
+    def by_block(block: Block, _: Array) -> Block:
+        return product(block[:, 0])[:, None]
+
+    def helper(block: Block) -> Block:
+        assert precondition is not None
+        return precondition(block[:, 0])[:, None]
+
+    def judge(x: Array, steps: Array, ended: Array, rounds: Array) -> _State:
+        r = b - product(x)
+        return _State(x, r, _blocks.column_norms(r[:, None])[0], steps, ended, rounds)
+
+    def again(state: _State) -> Array:
+        open_ = (state.length > target) & ~state.ended & jnp.isfinite(state.length)
+        return open_ & (state.steps < most) & (state.rounds < ROUNDS)
+
+    def improve(state: _State) -> _State:
+        # Half the target: the recurrence's residual drifts from the true one.
+        result = _solver.solve_and_report(
+            by_block, state.r[:, None], 0.5 * target[None], most - state.steps,
+            None if precondition is None else helper, least_squares=True,
+        )  # fmt: skip
+        x = state.x + result.x[:, 0]
+        new = judge(x, state.steps + result.steps, result.inconsistent[0], state.rounds + 1)
+        # What made it worse, where b is not in A's range, is not taken.
+        better = ~(new.length > state.length)
+        kept = _State(state.x, state.r, state.length, new.steps, jnp.array(True), new.rounds)
+        return jax.tree.map(lambda n, k: jnp.where(better, n, k), new, kept)
+
+    none = jnp.array(0)
+    if start is None:
+        begin = _State(jnp.zeros_like(b), b, norm, none, jnp.array(False), none)
+    else:
+        begin = judge(start, none, jnp.array(False), none)
+    end = jax.lax.while_loop(again, improve, begin)
+    status = jnp.where(end.steps >= most, MinresStatus.MAX_STEPS, MinresStatus.INCONSISTENT)
+    status = jnp.where(end.length <= target, MinresStatus.CONVERGED, status)
+    status = jnp.where(jnp.isfinite(end.length), status, MinresStatus.NOT_FINITE)
+    return end.x, MinresInfo(status, end.steps, end.length)
+
+
+def _constant(function: Callable[[Array], Array], like: Array) -> Callable[[Array], Array]:
+    """Return the function without derivatives in what it closes over."""
+    pure, hoisted = jax.closure_convert(function, like)
+    hoisted = jax.lax.stop_gradient(hoisted)
+    return lambda x: pure(x, *hoisted)
+
+
+def _like(x: PyTree, b: PyTree, name: str) -> Array:
+    """The flat vector of a pytree that has to look like b."""
+    shapes = [jax.tree.map(jnp.shape, t) for t in (x, b)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"minres: {name} has shapes {shapes[0]}; expected those of b, {shapes[1]}."
+        )
+    flat, dtype = ravel_pytree(x)[0], ravel_pytree(b)[0].dtype
+    if jnp.iscomplexobj(flat) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        raise TypeError(f"minres: {name} is complex and b is {dtype}; give a complex b.")
+    return flat.astype(dtype)
+
+
+def _flat_product(
+    a: Any, b: PyTree, restore: Callable[[Array], PyTree], name: str
+) -> Callable[[Array], Array]:
+    """Return x -> A x on flat vectors, checked once on shapes alone."""
+    if callable(a):
+        function = a
+    elif is_array(a) or hasattr(a, "__matmul__"):
+        if isinstance(b, (dict, list, tuple)):
+            raise TypeError(
+                f"minres: {name} is a {type(a).__name__} and b a pytree; expected a function."
+            )
+
+        def function(x: Array) -> Array:
+            return a @ x
+    else:
+        raise TypeError(
+            f"minres: {name} is a {type(a).__name__}; expected an array, a function of JAX arrays, "
+            "or an object with @."
+        )
+
+    def product(flat: Array) -> Array:
+        return _like(function(restore(flat)), b, f"the result of {name}")
+
+    return product

@@ -1,0 +1,58 @@
+"""One step of inverse iteration for all pairs: an error of first order becomes one of second.
+
+The eigenvectors' error is known from their residuals R = A X - M X diag(lam): to first order the
+exact vectors are X + dX, with the complement solve of the derivative rules,
+
+    dX = -S(R),   P^H (A dX - M dX diag(lam)) = -P^H R   (see `_complement`),
+
+and within span(X + dX) Rayleigh-Ritz finds the rest.
+"""
+
+import jax.numpy as jnp
+
+from jax_peig import _blocks, _complement
+from jax_peig._complement import Systems
+from jax_peig._eigensolvers.ritz import Layers, Ritz, multiply, relative_residuals, residuals
+from jax_peig._types import Array
+
+
+def refine(ritz: Ritz, systems: Systems, solvers: tuple, max_steps: int, order) -> Ritz:
+    """Improve the first k pairs of ``ritz``, those of ``systems``, where that helps.
+
+    ``order`` sorts k values as they were wanted: (k,) -> indices.
+    """
+    k = systems.lam.shape[0]
+    r = residuals(ritz)[:, :k]
+    solution = _complement.solve(
+        systems, systems.dual(r), _blocks.column_norms(r), solvers, max_steps
+    )
+    dx = -systems.within(solution.z)
+    old = Layers(ritz.vectors[:, :k], ritz.AX[:, :k], ritz.MX[:, :k])
+    new = Layers(old.v + dx, old.a + systems.a(dx), old.m + multiply(systems.m, dx))
+    small, _ = _blocks.orthonormalizer(_blocks.gram(new.v, new.m))
+    h = small.conj().T @ _blocks.gram(new.v, new.a) @ small
+    theta, c = jnp.linalg.eigh(_blocks.herm(h), symmetrize_input=False)
+    ranks = order(theta)
+    theta, c = theta[ranks], (small @ c)[:, ranks]
+    new = Layers(*(block @ c for block in new))
+
+    def worst(layers: Layers, values: Array) -> Array:
+        r = layers.a - layers.m * values.astype(layers.m.dtype)[None, :]
+        return jnp.max(relative_residuals(r, values, layers.v, systems.fixed.norms))
+
+    better = worst(new, theta) < worst(old, ritz.values[:k])  # not so where it is NaN
+    kept = Layers(*(jnp.where(better, n, o) for n, o in zip(new, old, strict=True)))
+    # The guard vectors stay orthogonal to what moved.
+    guards = Layers(ritz.vectors[:, k:], ritz.AX[:, k:], ritz.MX[:, k:])
+    inside = _blocks.gram(kept.m, guards.v)
+    both = Layers(
+        *(jnp.concatenate([x, g - x @ inside], axis=1) for x, g in zip(kept, guards, strict=True))
+    )
+    return ritz._replace(
+        values=jnp.concatenate([jnp.where(better, theta, ritz.values[:k]), ritz.values[k:]]),
+        vectors=both.v,
+        AX=both.a,
+        MX=both.m,
+        products=ritz.products + solution.products + k,
+        products_M=ritz.products_M + (0 if systems.m is None else solution.products + k),
+    )

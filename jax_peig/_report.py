@@ -1,0 +1,310 @@
+"""How accurate is the gradient of a function that calls partial_eigh inside: derivative_report.
+
+The gradient is computed three times: as asked; with eigenpairs improved by one more step
+(`_refinement`), which squares their error; and with the linear systems solved further as well. The
+differences are its error, to first order, and in parts. The cotangents that reach each call, from
+which the checks and the systems follow, are the gradient with respect to offsets added to what the
+call returns.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_peig import _blocks, _complement, _derivatives, _eigh, _tolerances, _well_posed
+from jax_peig._complement import Systems
+from jax_peig._recording import visited_by
+from jax_peig._request import Given, Request
+from jax_peig._results import Info, PartialEigh, Status
+from jax_peig._types import Array, PyTree
+
+# How much further the systems are solved for the reference.
+FURTHER = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class CallReport:
+    """One call of `partial_eigh` inside the function, in the order in which they were made.
+
+    Attributes
+    ----------
+    n, k, method : int, int, str
+        The problem, and the eigensolver.
+    solvers : tuple
+        Of the linear systems, in the order in which they are tried.
+    info : Info
+        The account of the eigenpairs.
+    gap : float
+        Distance of the k-th eigenvalue, in the order wanted, to the next.
+    residuals : (k,)
+        True relative residuals of the linear systems; 0 for a pair whose vector has no cotangent.
+    tolerance : float
+        What they had to reach.
+    products : int
+        With A, that the linear systems took; those of "cg", "gmres", "shift-invert" and callables,
+        which do not tell, left out.
+    gauge : float
+        The part of the cotangent that depends on an arbitrary choice, over the cotangent: zero but
+        for rounding where the loss is well-posed.
+    problems : tuple of str
+        What makes the derivative ill-posed or inaccurate; empty where nothing does.
+    """
+
+    n: int
+    k: int
+    method: str
+    solvers: tuple[Any, ...]
+    info: Info
+    gap: float
+    residuals: np.ndarray
+    tolerance: float
+    products: int
+    gauge: float
+    problems: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class DerivativeReport:
+    """What `derivative_report` finds; ``print`` it.
+
+    Attributes
+    ----------
+    value : float
+        f(*args).
+    gradient : pytree
+        As ``jax.grad`` computes it, but never NaN for a reason of policy (`Derivative.on_gauge`).
+    error : float
+        Estimate of its relative error, in the Euclidean norm over all leaves.
+    error_of_eigenpairs, error_of_systems : float
+        The parts: what the eigenvectors' error does to it, and what the linear systems' does.
+    calls : tuple of CallReport
+    verdict : str
+        In words.
+    """
+
+    value: float
+    gradient: PyTree
+    error: float
+    error_of_eigenpairs: float
+    error_of_systems: float
+    calls: tuple[CallReport, ...]
+    verdict: str
+
+    def __str__(self) -> str:
+        lines = [
+            f"gradient: relative error about {self.error:.1e} "
+            f"(eigenpairs {self.error_of_eigenpairs:.1e}, systems {self.error_of_systems:.1e})"
+        ]
+        for i, call in enumerate(self.calls):
+            names = " then ".join(s if isinstance(s, str) else "a callable" for s in call.solvers)
+            worst = np.max(call.residuals, initial=0.0)
+            lines.append(
+                f"call {i}: n = {call.n}, k = {call.k}, {call.method}; gap {call.gap:.1e}; systems "
+                f"by {names}: residual {worst:.1e} (tolerance {call.tolerance:.1e}), "
+                f"{call.products} products; gauge-dependent part {call.gauge:.1e}"
+            )
+        return "\n".join([*lines, self.verdict])
+
+
+def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> DerivativeReport:
+    """Estimate the accuracy of ``jax.grad(f)(*args)`` for an f that calls `partial_eigh`.
+
+    Parameters
+    ----------
+    f : callable
+        A real scalar function. It may be jitted, and call `partial_eigh` any number of times, in
+        loops too; not under ``vmap`` (report one member) and not inside another derivative.
+    *args
+        Its arguments, concrete.
+    argnums : int or tuple of int
+        As in ``jax.grad``.
+
+    Returns
+    -------
+    DerivativeReport
+        ``print(report)`` for a summary.
+
+    Raises
+    ------
+    ValueError
+        Where f makes no call of `partial_eigh`, or makes one inside a transformation.
+    TypeError
+        Where its value is no real scalar.
+
+    Notes
+    -----
+    A tool for the host, at the cost of some three gradients and one more eigensolve a call, with f
+    run outside ``jit``. The estimate is of first order: right within a small factor where the
+    error is small. The eigenvectors' error is dX = -S(R), with R their residuals and S the solve
+    of the reverse rule (Kasim, arXiv:2011.04366, eqs 2.11, 2.12); here X + dX takes their place.
+    Where eigenpairs or systems did not converge, or the gradient is ill-posed, the verdict says so,
+    and no estimate means anything.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from jax_peig import derivative_report, partial_eigh
+    >>> def share(springs):
+    ...     def stiffness(u):
+    ...         return -jnp.diff(springs * jnp.diff(u, prepend=0.0, append=0.0))
+    ...     X = partial_eigh(stiffness, k=2, n=40, method="lobpcg", tol=1e-5).eigenvectors
+    ...     return jnp.sum(X[:20] ** 4)
+    >>> report = derivative_report(share, jnp.linspace(1.0, 2.0, 41))
+    >>> report.verdict
+    'The gradient is well-posed.'
+    >>> 1e-8 < report.error < 1e-2
+    True
+    """
+    argnums = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    seen = _Visitor()
+    value = _run(f, args, seen)
+    if not seen.results:
+        raise ValueError("derivative_report: f makes no call of partial_eigh; nothing to report.")
+    if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise TypeError(
+            f"derivative_report: f returns shape {jnp.shape(value)} of "
+            f"{jnp.result_type(value)}; expected a real scalar."
+        )
+    shapes = [(result.eigenvalues, result.eigenvectors) for result in seen.results]
+    zeros = jax.tree.map(jnp.zeros_like, shapes)
+    gradient, cotangents = _gradient(f, args, argnums, zeros)
+    refined, _ = _gradient(f, args, argnums, zeros, refine=True)
+    best, _ = _gradient(f, args, argnums, zeros, refine=True, further=FURTHER)
+    calls = tuple(_examine(*call, ct) for call, ct in zip(seen.calls, cotangents, strict=True))
+    size = _norm(best) or 1.0
+
+    def distance(one: PyTree, other: PyTree) -> float:
+        return _norm(jax.tree.map(jnp.subtract, one, other)) / size
+
+    verdict = _verdict(calls, gradient)
+    shown = gradient[0] if len(argnums) == 1 else gradient
+    return DerivativeReport(
+        value=float(value),
+        gradient=shown,
+        error=distance(gradient, best),
+        error_of_eigenpairs=distance(gradient, refined),
+        error_of_systems=distance(refined, best),
+        calls=calls,
+        verdict=verdict,
+    )
+
+
+class _Visitor:
+    """Runs calls with changed rules, adds offsets to results, and remembers."""
+
+    def __init__(self, offsets=None, refine: bool = False, further: float = 1.0) -> None:
+        self.offsets, self.refine, self.further = offsets, refine, further
+        self.calls: list[tuple[Request, _derivatives.Rules, Given]] = []
+        self.results: list[PartialEigh] = []
+
+    def __call__(self, request, rules, given, run) -> PartialEigh:
+        settings = dataclasses.replace(rules.settings, on_unconverged="ignore")
+        rules = dataclasses.replace(rules, settings=settings, on_gauge="ignore")
+        self.calls.append((request, rules, given))
+        if self.refine:
+            rules = dataclasses.replace(rules, refine=True)
+        if self.further != 1:
+            rules = dataclasses.replace(rules, tol=self.further * _tolerance(rules, request))
+        with jax.disable_jit(False):
+            result = run(rules)
+        self.results.append(result)
+        if self.offsets is None:
+            leaves = jax.tree.leaves((given, result.eigenvectors))
+            if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
+                raise ValueError(
+                    "derivative_report: f calls partial_eigh inside a transformation (vmap, grad, "
+                    "or such); expected plain calls: report the function of one member."
+                )
+            return result
+        dw, dx = self.offsets[len(self.results) - 1]
+        return result._replace(
+            eigenvalues=result.eigenvalues + dw, eigenvectors=result.eigenvectors + dx
+        )
+
+
+def _tolerance(rules: _derivatives.Rules, request: Request) -> float:
+    return _tolerances.derivative(request.dtype) if rules.tol is None else rules.tol
+
+
+def _run(f: Callable[..., Any], args: tuple, visitor: _Visitor) -> Any:
+    """f(*args) with loops and jitted parts run step by step, under a visitor's eyes."""
+    with visited_by(visitor), jax.disable_jit():
+        return f(*args)
+
+
+def _gradient(f, args, argnums, offsets, **options) -> tuple[PyTree, list]:
+    """The gradients in the arguments and in offsets of the calls' results."""
+
+    def moved(some, offsets):
+        full = list(args)
+        for i, arg in zip(argnums, some, strict=True):
+            full[i] = arg
+        return _run(f, tuple(full), _Visitor(offsets, **options))
+
+    some = tuple(jax.tree.map(jnp.asarray, args[i]) for i in argnums)
+    return jax.grad(moved, (0, 1))(some, offsets)
+
+
+def _norm(tree: PyTree) -> float:
+    return float(np.sqrt(sum(np.sum(np.abs(np.asarray(x)) ** 2) for x in jax.tree.leaves(tree))))
+
+
+def _examine(
+    request: Request, rules: _derivatives.Rules, given: Given, cotangent: tuple[Array, Array]
+) -> CallReport:
+    """The checks and the linear systems of one call."""
+    a, m, lam, x, info, facts = _eigh.solve_and_judge(request, rules, given)
+    lb, xb = cotangent[0], cotangent[1].conj()
+    mx = x if m is None else m(x)
+    solvers, sign = rules.settings.solvers, rules.settings.sign
+    k, n = request.k, given.a.n
+    systems = Systems(a, m, x, mx, lam, facts.fixed, sign)
+    rhs = systems.dual(systems.dual(xb))
+    full = _blocks.column_norms(xb)
+    if k < n:
+        solution = _complement.solve(systems, rhs, full, solvers, rules.settings.max_steps)
+        residuals = np.asarray(solution.residuals * _blocks.reciprocal(_blocks.column_norms(rhs)))
+        products, solved = int(solution.products), bool(jnp.all(solution.converged))
+    else:
+        residuals, products, solved = np.zeros(k), 0, True
+    skew = _well_posed.gauge_part(_blocks.gram(x, xb), facts.labels)
+    size = float(jnp.max(_blocks.column_norms(x) * full))
+    ill = _well_posed.ill_posed(lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=False)
+    problems = []
+    if int(info.status) != Status.CONVERGED:
+        problems.append(f"the eigenpairs: {info.message}")
+    if not solved:
+        problems.append("a linear system did not reach its tolerance")
+    if bool(ill):
+        problems.append(
+            "the loss uses vectors of a cluster that k cuts"
+            if bool(info.cut)
+            else "the loss depends on an arbitrary choice of vectors, or weighs the eigenvalues of "
+            "a cluster differently"
+        )
+    return CallReport(
+        n=n,
+        k=k,
+        method=request.method,
+        solvers=solvers,
+        info=info,
+        gap=float(info.gap),
+        residuals=residuals,
+        tolerance=float(facts.fixed.tol),
+        products=products,
+        gauge=float(jnp.max(jnp.abs(skew))) / size if size > 0 else 0.0,
+        problems=tuple(problems),
+    )
+
+
+def _verdict(calls: tuple[CallReport, ...], gradient: PyTree) -> str:
+    found = [f"call {i}: {p}" for i, call in enumerate(calls) for p in call.problems]
+    if found:
+        return "The gradient is not to be trusted: " + "; ".join(found) + "."
+    if not np.isfinite(_norm(gradient)):
+        return "The gradient is not finite, though every call is well-posed: look at f itself."
+    return "The gradient is well-posed."

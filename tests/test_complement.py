@@ -1,0 +1,293 @@
+"""The derivative's linear systems against LAPACK: every solver, and what may go wrong in each.
+
+The reference is the spectral sum over all other eigenpairs of a pencil with prescribed ones.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jax_peig import Derivative, _complement, _mass, partial_eigh
+from jax_peig._complement import Fixed, Guards, Systems
+from jax_peig._eigensolvers.ritz import Spectrum
+from jax_peig._operators import as_operator
+from tests import spectra
+
+N, K, G = 80, 6, 4
+# The wanted values spread far beyond the gap, where a leak along them grows.
+VALUES = np.concatenate([[1.0, 2.0, 2.0, 5.0, 9.0, 9.5], np.linspace(10.0, 40.0, N - K)])
+TOL = 1e-10
+
+
+def setting(made, *, sign=1, noise=0.0, guard_noise=0.0, upper=None, inverse=None, tol=TOL, seed=0):
+    """(systems, exact complement): eigenvectors and guard vectors in error by the noises."""
+    rng = np.random.default_rng(seed)
+    values, vectors = sign * made.values, made.vectors
+    order = np.argsort(values)
+    values, vectors = sign * values[order], vectors[:, order]
+    m = np.eye(N) if made.M is None else made.M
+    rough = vectors[:, : K + G].copy()
+    shape = rough.shape
+    error = rng.standard_normal(shape).astype(rough.dtype)
+    error *= np.where(np.arange(K + G) < K, noise, guard_noise)
+    rough = rough + error - vectors[:, :K] @ (vectors[:, :K].conj().T @ m @ error)
+    root = np.linalg.cholesky(rough.conj().T @ m @ rough)
+    rough = rough @ np.linalg.inv(root).conj().T
+    # Rayleigh-Ritz among the guard vectors.
+    back = rough[:, K:]
+    theta, c = np.linalg.eigh(sign * back.conj().T @ made.A @ back)
+    back = back @ c
+    r = np.linalg.norm(made.A @ back - m @ back * (sign * theta), axis=0)
+    dtype = made.A.dtype
+    fixed = Fixed(
+        preconditioner=None,
+        norms=(jnp.array(np.linalg.norm(made.A, 2)), jnp.array(np.linalg.norm(m, 2))),
+        tol=jnp.array(tol),
+        complement=None,
+        spectrum=Spectrum(jnp.array(np.max(sign * values) if upper is None else upper), inverse),
+        guards=Guards(
+            jnp.asarray(sign * theta),
+            jnp.asarray(back),
+            jnp.asarray(r * np.linalg.norm(back, axis=0)),
+        ),
+        op_inv=None,
+        sigma=None,
+    )
+    x = rough[:, :K]
+    systems = Systems(
+        as_operator(made.A, N, dtype, "A"),
+        None if made.M is None else as_operator(made.M, N, dtype, "M"),
+        jnp.asarray(x),
+        jnp.asarray(m @ x),
+        jnp.asarray(values[:K]),
+        fixed,
+        sign,
+    )
+    return systems, (values, vectors)
+
+
+def rhs_of(systems, seed=1, columns=None):
+    rng = np.random.default_rng(seed)
+    b = rng.standard_normal((N, K)).astype(systems.x.dtype)
+    if columns is not None:
+        b = b * np.isin(np.arange(K), columns)
+    return systems.dual(systems.dual(jnp.asarray(b)))
+
+
+def expected(exact, rhs):
+    values, vectors = exact
+    gaps = values[K:, None] - values[None, :K]
+    return vectors[:, K:] @ ((vectors[:, K:].conj().T @ np.asarray(rhs)) / gaps)
+
+
+@functools.cache
+def solver(*names, max_steps=2000):
+    @jax.jit
+    def solve(systems, rhs):
+        full = jnp.linalg.norm(rhs, axis=0)
+        return _complement.solve(systems, rhs, full, names, max_steps)
+
+    return solve
+
+
+KINDS = {
+    "real": {},
+    "complex": {"dtype": np.complex128},
+    "M": {"condition": 20.0},
+    "M, complex": {"dtype": np.complex128, "condition": 20.0},
+}
+
+
+def lumped(made):
+    """An inverse of M that is right to some 30 %, as row sums are for finite elements."""
+    if made.M is None:
+        return None
+    rng = np.random.default_rng(3)
+    root = np.linalg.cholesky(made.M)
+    noise = spectra.hermitian(rng.standard_normal((N, N)).astype(made.A.dtype)) / N**0.5
+    rough = np.linalg.inv(root @ (np.eye(N) + 0.1 * noise) @ root.conj().T)
+    m = as_operator(made.M, N, made.A.dtype, "M")
+    return _mass.given_inverse(m, as_operator(spectra.hermitian(rough), N, made.A.dtype, "D"))
+
+
+def spectrum_end(made, inverse, sign):
+    if inverse is None:
+        return None
+    d = np.asarray(inverse(jnp.eye(N, dtype=made.A.dtype)))
+    return 1.001 * np.max((sign * np.linalg.eigvals(d @ made.A)).real)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", ["chebyshev", "cg", "minres", "gmres"])
+@pytest.mark.parametrize("sign", [1, -1], ids=["smallest", "largest"])
+def test_every_solver(name, kind, sign):
+    made = spectra.pencil(sign * VALUES, **KINDS[kind])
+    inverse = lumped(made)
+    end = spectrum_end(made, inverse, sign)
+    systems, exact = setting(made, sign=sign, inverse=inverse, upper=end)
+    rhs = rhs_of(systems)
+    solution = solver(name)(systems, rhs)
+    assert np.all(solution.converged)
+    want = expected(exact, rhs)
+    np.testing.assert_allclose(solution.z, want, rtol=0, atol=1e-7 * np.linalg.norm(want))
+    assert np.all(solution.residuals <= 10 * TOL * np.linalg.norm(rhs, axis=0))
+
+
+@pytest.mark.parametrize("guard_noise", [0.0, 1e-8, 1e-5, 1e-3, 1e-2, 1e-1, 1.0])
+def test_guard_vectors_of_any_accuracy(guard_noise):
+    """They save steps as far as they are accurate, and cost no digit however wrong they are.
+
+    Where they show nothing of the gap, MINRES has to help.
+    """
+    made = spectra.pencil(VALUES)
+    systems, exact = setting(made, guard_noise=guard_noise)
+    rhs = rhs_of(systems)
+    names = ("chebyshev", "minres") if guard_noise == 1 else ("chebyshev",)
+    solution = solver(*names)(systems, rhs)
+    assert np.all(solution.converged)
+    want = expected(exact, rhs)
+    np.testing.assert_allclose(solution.z, want, rtol=0, atol=1e-8 * np.linalg.norm(want))
+
+
+def test_guard_vectors_save_steps():
+    made = spectra.pencil(VALUES)
+    counts = []
+    for guard_noise in (1e-9, 1.0):
+        systems, _ = setting(made, guard_noise=guard_noise)
+        counts.append(int(solver("chebyshev")(systems, rhs_of(systems)).products))
+    assert counts[0] < 0.75 * counts[1]
+
+
+@pytest.mark.parametrize("noise", [1e-9, 1e-7, 1e-5])
+def test_inexact_eigenvectors_do_not_leak(noise):
+    """What leaks along them would grow without bound: lam_j - lam_1 is 17 times the gap."""
+    made = spectra.pencil(VALUES)
+    systems, exact = setting(made, noise=noise, tol=0.1 * noise)
+    rhs = rhs_of(systems)
+    solution = solver("chebyshev")(systems, rhs)
+    assert np.all(solution.converged)
+    want = expected(exact, rhs)
+    error = np.linalg.norm(np.asarray(solution.z) - want) / np.linalg.norm(want)
+    assert error <= 300 * noise
+
+
+@pytest.mark.parametrize("factor", [0.3, 0.7, 0.95, 3.0])
+def test_a_wrong_end_of_the_spectrum(factor):
+    """Too low an end lets the polynomial grow: seen by the residual, and MINRES takes over."""
+    made = spectra.pencil(VALUES)
+    systems, exact = setting(made, upper=factor * 40.0)
+    rhs = rhs_of(systems)
+    solution = solver("chebyshev", "minres")(systems, rhs)
+    assert np.all(solution.converged)
+    want = expected(exact, rhs)
+    np.testing.assert_allclose(solution.z, want, rtol=0, atol=1e-8 * np.linalg.norm(want))
+    alone = solver("chebyshev")(systems, rhs)
+    assert np.all(np.isfinite(alone.z))
+    right = np.linalg.norm(np.asarray(alone.z) - want, axis=0) <= 1e-6 * np.linalg.norm(want)
+    assert np.all(right | ~np.asarray(alone.converged))
+
+
+def test_columns_that_are_zero_cost_nothing():
+    """Panels of three for k = 6: the other panel is left out, and no column costs nothing."""
+    made = spectra.pencil(VALUES)
+    systems, exact = setting(made)
+    counts = {}
+    for columns in ((), (5,), (1, 4, 5), tuple(range(K))):
+        rhs = rhs_of(systems, columns=columns)
+        solution = solver("chebyshev")(systems, rhs)
+        counts[len(columns)] = int(solution.products)
+        want = expected(exact, rhs)
+        np.testing.assert_allclose(solution.z, want, rtol=0, atol=1e-8)
+    assert counts[0] == 0
+    assert counts[1] == counts[3] < counts[6]
+    # The slowest system alone takes as many products as its panel, two thirds of all.
+    assert counts[1] < 0.75 * counts[6]
+
+
+def test_near_the_count_of_deflated_cg():
+    """CG on the exactly deflated systems, column by column, in NumPy."""
+    made = spectra.pencil(VALUES)
+    systems, (values, vectors) = setting(made, guard_noise=1e-6)
+    rhs = np.asarray(rhs_of(systems))
+    rest = vectors[:, K + G :]
+    total = 0
+    for j in range(K):
+        b = rest @ (rest.T @ rhs[:, j])
+        x, r = np.zeros(N), b
+        p, rho = r, r @ r
+        while np.sqrt(rho) > TOL * np.linalg.norm(rhs[:, j]):
+            q = made.A @ p - values[j] * p
+            step = rho / (p @ q)
+            x, r = x + step * p, r - step * q
+            rho, old = r @ r, rho
+            p = r + rho / old * p
+            total += 1
+    # CG ends within the number of distinct eigenvalues, which at n = 80 is soon.
+    assert int(solver("chebyshev")(systems, jnp.asarray(rhs)).products) <= 2.5 * total
+
+
+# -- through the front door ------------------------------------------------------------------------
+
+
+def density(result):
+    weights = jnp.sin(jnp.arange(1.0, N + 1))
+    return jnp.sum(weights * jnp.sum(jnp.abs(result.eigenvectors) ** 2, axis=1) ** 2)
+
+
+@pytest.mark.parametrize("name", ["auto", "chebyshev", "cg", "minres"])
+@pytest.mark.parametrize("method", ["chebyshev", "lobpcg", "davidson", "dense"])
+def test_gradients_agree(method, name):
+    made = spectra.pencil(VALUES)
+
+    def loss(a, **options):
+        return density(partial_eigh(a, k=K, **options))
+
+    got = jax.grad(loss)(made.A, method=method, derivative=Derivative(solver=name))
+    want = jax.grad(loss)(made.A, method="dense")
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-7 * np.max(np.abs(want)))
+
+
+@pytest.mark.parametrize("tol", [1e-4, 1e-6, 1e-8])
+def test_refinement_squares_the_error(tol):
+    made = spectra.pencil(VALUES)
+
+    def gradient(**options):
+        return np.asarray(
+            jax.grad(lambda a: density(partial_eigh(a, k=K, method="lobpcg", **options)))(made.A)
+        )
+
+    exact = np.asarray(jax.grad(lambda a: density(partial_eigh(a, k=K, method="dense")))(made.A))
+    size = np.linalg.norm(exact)
+    plain = np.linalg.norm(gradient(tol=tol) - exact) / size
+    refined = gradient(tol=tol, derivative=Derivative(refine=True))
+    error = np.linalg.norm(refined - exact) / size
+    assert plain < 1e3 * tol
+    assert error <= max(30 * plain**2, 1e-9)
+    assert error < plain / 10
+
+
+@pytest.mark.parametrize("which", ["smallest", "largest", "nearest"])
+def test_refined_pairs(which):
+    """Better residuals, and still orthonormal and in order."""
+    made = spectra.pencil(VALUES, condition=30.0)
+    method = "chebyshev" if which == "nearest" else "lobpcg"
+    options = {"which": which, "method": method, "tol": 1e-5}
+    options |= {"sigma": 20.3} if which == "nearest" else {}
+    plain = partial_eigh(made.A, made.M, K, **options)
+    refined = partial_eigh(made.A, made.M, K, derivative=Derivative(refine=True), **options)
+    x, w = np.asarray(refined.eigenvectors), np.asarray(refined.eigenvalues)
+    np.testing.assert_allclose(x.T @ made.M @ x, np.eye(K), atol=1e-12)
+    assert np.max(refined.info.residual_norms) < np.max(plain.info.residual_norms) / 100
+    place = {"smallest": w, "largest": -w, "nearest": np.abs(w - 20.3)}[which]
+    assert np.all(np.diff(place) >= -1e-9)
+    errors = np.min(np.abs(w[:, None] - made.values[None, :]), axis=1)
+    assert np.max(errors) < 1e-8
+
+
+def test_the_semi_iteration_needs_an_interval():
+    made = spectra.pencil(VALUES, condition=10.0)
+    with pytest.raises(ValueError, match="solver='auto'"):
+        partial_eigh(made.A, made.M, K, method="lobpcg", derivative=Derivative(solver="chebyshev"))
