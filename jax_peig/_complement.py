@@ -40,7 +40,7 @@ ACCURATE = 1e-2
 # What leaks along the retained vectors may grow by this factor before it is projected out.
 LEAK = 10.0
 # Columns solved together: what is not asked for costs nothing in whole panels.
-PANEL = 4
+PANEL = 5
 
 
 class Guards(NamedTuple):
