@@ -39,7 +39,7 @@ ROUNDING = 30
 ACCURATE = 1e-2
 # What leaks along the retained vectors may grow by this factor before it is projected out.
 LEAK = 10.0
-# Columns solved together: what is not asked for costs nothing in whole panels.
+# Columns solved together: those that are not asked for cost nothing, but to fill a panel up.
 PANEL = 5
 
 
@@ -90,6 +90,9 @@ class _Columns(NamedTuple):
     atol: Array  # (c,)
 
 
+_Improvement = Callable[[_Columns], tuple[Block, Array]]
+
+
 class _State(NamedTuple):
     z: Block
     r: Block
@@ -131,58 +134,85 @@ class Systems(NamedTuple):
 def solve(
     systems: Systems, rhs: Block, full: Array, solvers: tuple[Any, ...], max_steps: int
 ) -> Solution:
-    """Z = P Z with P^H (A Z - M Z diag(lam)) = rhs (n, k), for rhs in the dual complement.
+    """Z = P Z with P^H (A Z - M Z diag(lam)) = rhs, for rhs in the dual complement.
 
-    The ``solvers`` are tried one after the other, as far as is needed: "eigenbasis", "chebyshev",
-    "cg", "minres", "gmres", "shift-invert", or a callable. ``full`` are the norms of the right-hand
-    sides before projection: below their rounding a column is zero and is not solved for.
+    Parameters
+    ----------
+    rhs : (n, k t)
+        k right-hand sides, one for each pair; t times.
+    full : (k t,)
+        Norms before projection: below their rounding a column is zero and is not solved for.
+    solvers : tuple
+        Tried one after the other, as far as is needed: "eigenbasis", "chebyshev", "cg", "minres",
+        "gmres", "shift-invert", or a callable.
+    max_steps : int
+        Of a round.
     """
-    fixed, sign = systems.fixed, systems.sign
+    fixed, count = systems.fixed, rhs.shape[1]
+    which = jnp.arange(count) % systems.lam.shape[0]
     noise = ROUNDING * _tolerances.eps(rhs.dtype)
     size = _blocks.column_norms(rhs)
     present = size > noise * full
-    rhs = jnp.where(present[None, :], sign * rhs, 0)
+    rhs = jnp.where(present[None, :], systems.sign * rhs, 0)
     target = jnp.maximum(fixed.tol * size, noise * full)
     norm_a, norm_m = fixed.norms
     stiffness = norm_a + jnp.abs(systems.lam) * norm_m
-    everything = jnp.arange(rhs.shape[1])
 
-    def judge(z: Block) -> tuple[Block, Array, Array]:
-        r = rhs - systems(z, everything)
+    def panel(improve: _Improvement, index: Array, state: _State) -> _State:
+        """One round for the columns ``index``; those beyond the last are filling."""
+        own = jnp.minimum(index, count - 1)
+        asked = (index < count) & ~state.done[own]
+        r = jnp.where(asked[None, :], state.r[:, own], 0)
+        step, products = improve(_Columns(r, which[own], 0.5 * target[own]))
+        z = state.z[:, own] + systems.within(step)
+        r = rhs[:, own] - systems(z, which[own])
         norms = _blocks.column_norms(r)
-        floor = noise * stiffness * _blocks.column_norms(z)
-        return r, norms, norms <= jnp.maximum(target, floor)
+        floor = noise * stiffness[which[own]] * _blocks.column_norms(z)
+        better = asked & (norms < state.norms[own])  # NaN is not, nor is it kept
+        done = better & (norms <= jnp.maximum(target[own], floor))
+        gained = done | ~asked | (better & (norms <= GAIN * state.norms[own]))
 
-    def refine(improve, state: _State) -> _State:
-        asked = ~state.done
-        r = jnp.where(asked[None, :], state.r, 0)
-        step, products = improve(_Columns(r, everything, 0.5 * target), asked)
-        z = state.z + systems.within(step)
-        r, norms, done = judge(z)
-        # NaN is no gain; nor is it kept.
-        better = norms < state.norms
-        z = jnp.where((better & asked)[None, :], z, state.z)
-        r = jnp.where((better & asked)[None, :], r, state.r)
-        norms = jnp.where(better & asked, norms, state.norms)
-        gained = jnp.all(done | state.done | (norms <= GAIN * state.norms))
-        spent = state.products + products + rhs.shape[1]
-        return _State(z, r, norms, state.done | done, state.rounds + 1, gained, spent)
+        def put(old: Array, new: Array) -> Array:
+            return old.at[..., index].set(jnp.where(better, new, old[..., own]), mode="drop")
 
-    def rounds(name: Any, state: _State, last: bool) -> _State:
-        """While systems are open, and the solver is worth its while or the last one."""
-        state = state._replace(rounds=jnp.array(0), gained=jnp.array(True))
-        return jax.lax.while_loop(
-            lambda s: ~jnp.all(s.done) & (s.gained | last) & (s.rounds < ROUNDS),
-            functools.partial(refine, _improvement(systems, name, max_steps)),
-            state,
+        return _State(
+            z=put(state.z, z),
+            r=put(state.r, r),
+            norms=put(state.norms, norms),
+            done=put(state.done, done),
+            rounds=state.rounds,
+            gained=state.gained & jnp.all(gained),
+            products=state.products + products + index.shape[0],
         )
 
+    def refine(name: Any, state: _State) -> _State:
+        """One round for all columns that are open, a panel at a time."""
+        whole = name == "eigenbasis" or callable(name)
+        panels = 1 if whole else -(-count // PANEL)
+        width = -(-count // panels)
+        improve = functools.partial(_improve, systems, name, max_steps)
+        order = jnp.arange(count) if whole else jnp.lexsort((which, state.done))
+        order = jnp.pad(order, (0, panels * width - count), constant_values=count)
+        needed = 1 if whole else -(-jnp.sum(~state.done) // width)
+        state = state._replace(rounds=state.rounds + 1, gained=jnp.array(True))
+
+        def body(i: Array, state: _State) -> _State:
+            return panel(improve, jax.lax.dynamic_slice_in_dim(order, i * width, width), state)
+
+        return jax.lax.fori_loop(0, needed, body, state)
+
+    none = jnp.array(0)
     norms = jnp.where(present, size, 0)
-    state = _State(
-        jnp.zeros_like(rhs), rhs, norms, ~present, jnp.array(0), jnp.array(True), jnp.array(0)
-    )
+    state = _State(jnp.zeros_like(rhs), rhs, norms, ~present, none, jnp.array(True), none)
     for i, name in enumerate(solvers):
-        state = rounds(name, state, last=i == len(solvers) - 1)
+        last = i == len(solvers) - 1
+
+        def open_(s: _State, last: bool = last) -> Array:
+            """Whether there is work, and the solver is worth its while or the last one."""
+            return ~jnp.all(s.done) & (s.gained | last) & (s.rounds < ROUNDS)
+
+        state = state._replace(rounds=none, gained=jnp.array(True))
+        state = jax.lax.while_loop(open_, functools.partial(refine, name), state)
     converged = state.done | (state.norms <= SLACK * target)
     return Solution(state.z, converged, state.norms, state.products)
 
@@ -192,43 +222,17 @@ def solve(
 _KRYLOV = {"cg": krylov.cg, "gmres": krylov.gmres}
 
 
-def _improvement(systems: Systems, name: Any, max_steps: int):
-    """(columns, which of them are asked for) -> corrections (n, k), and the products they took."""
+def _improve(systems: Systems, name: Any, max_steps: int, columns: _Columns) -> tuple[Block, Array]:
+    """Corrections for a panel, and the products that they took."""
     if name == "eigenbasis":
-        return lambda columns, asked: (_spectral(systems, columns.r), jnp.array(0))
+        return _spectral(systems, columns), jnp.array(0)
     if callable(name):
-        return lambda columns, asked: (name(_plus_span(systems), columns.r), jnp.array(0))
+        return name(_plus_span(systems), columns.r), jnp.array(0)
     if name == "chebyshev":
-        return _by_panels(functools.partial(_semi_iteration, systems, max_steps))
+        return _semi_iteration(systems, max_steps, columns)
     if name == "shift-invert":
-        return _by_panels(functools.partial(_shift_invert, systems, max_steps))
-    return _by_panels(functools.partial(_krylov, systems, max_steps, name))
-
-
-def _by_panels(improve: Callable[[_Columns], tuple[Block, Array]]):
-    """Solve for the columns that are asked for, a panel at a time; the others are zero."""
-
-    def all_panels(columns: _Columns, asked: Array) -> tuple[Block, Array]:
-        n, k = columns.r.shape
-        count = -(-k // PANEL)
-        width = -(-k // count)
-        first = jnp.argsort(~asked, stable=True)
-        order = jnp.pad(first, (0, count * width - k), constant_values=k - 1)
-        r = jnp.pad(columns.r[:, first], ((0, 0), (0, count * width - k)))
-
-        def panel(i, carry):
-            block, spent = carry
-            index = jax.lax.dynamic_slice_in_dim(order, i * width, width)
-            part = jax.lax.dynamic_slice_in_dim(r, i * width, width, axis=1)
-            z, products = improve(_Columns(part, index, columns.atol[index]))
-            block = jax.lax.dynamic_update_slice_in_dim(block, z, i * width, axis=1)
-            return block, spent + products
-
-        needed = -(-jnp.sum(asked) // width)
-        block, spent = jax.lax.fori_loop(0, needed, panel, (jnp.zeros_like(r), jnp.array(0)))
-        return jnp.zeros((n, k), r.dtype).at[:, first].set(block[:, :k]), spent
-
-    return all_panels
+        return _shift_invert(systems, max_steps, columns)
+    return _krylov(systems, max_steps, name, columns)
 
 
 def _krylov(systems: Systems, max_steps: int, name: str, columns: _Columns) -> tuple[Block, Array]:
@@ -250,13 +254,14 @@ def _krylov(systems: Systems, max_steps: int, name: str, columns: _Columns) -> t
     return report.x, report.steps * columns.r.shape[1]
 
 
-def _spectral(systems: Systems, r: Block) -> Block:
+def _spectral(systems: Systems, columns: _Columns) -> Block:
     """sum_i x_i x_i^H r_j / (lam_i - lam_j) over the pairs beyond the k wanted ones."""
     complement = systems.fixed.complement
     assert complement is not None
-    gaps = systems.sign * (complement.values[:, None] - systems.lam[None, :])
+    gaps = systems.sign * (complement.values[:, None] - systems.lam[None, columns.which])
     inverse = jnp.where(gaps == 0, 0, 1 / jnp.where(gaps == 0, 1, gaps))
-    coefficients = _blocks.gram(complement.vectors, r) * inverse.astype(r.dtype)
+    inside = _blocks.gram(complement.vectors, columns.r)
+    coefficients = inside * inverse.astype(inside.dtype)
     return complement.vectors @ coefficients
 
 

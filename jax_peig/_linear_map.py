@@ -65,6 +65,10 @@ class LinearMap:
         present = tuple(ct is not None for ct in cotangents)
         return _bind(self.transposed(), residuals, cotangents, present, active)
 
+    def batched(self, axes: tuple[int | None, ...], size: int) -> "LinearMap":
+        """The map on batches, axis 0 of inputs and outputs and the residuals' ``axes``."""
+        return _Batched(self, axes, size)
+
     def residual_jvp(
         self,
         residuals: list[Array],
@@ -277,7 +281,7 @@ def _batch(arguments, dims, *, linear_map, active_in, active_out):
         else (jnp.broadcast_to(x, (size, *x.shape)) if d is None else jnp.moveaxis(x, d, 0))
         for x, d in zip(inputs, input_dims, strict=True)
     ]
-    batched = _Batched(linear_map, tuple(axes), size)
+    batched = linear_map.batched(tuple(axes), size)
     outputs = _bind(batched, residuals, spread, active_in, active_out)
     kept = [o for o in outputs if o is not None]
     return kept, [0] * len(kept)

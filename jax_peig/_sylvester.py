@@ -94,6 +94,12 @@ class _Inverse(LinearMap):
     def transposed(self):
         return dataclasses.replace(self, conjugated=not self.conjugated)
 
+    def batched(self, axes, size):
+        """Many right-hand sides of one problem (jacfwd, vmap of jvp) are one solve."""
+        one = all(axis is None for axis in axes)
+        iterative = not any(callable(s) for s in self.settings.solvers)
+        return _Copies(self, size) if one and iterative else super().batched(axes, size)
+
     def residual_jvp(self, residuals, tangents, inputs):
         (z,) = bind(self, residuals, inputs)
 
@@ -106,6 +112,29 @@ class _Inverse(LinearMap):
         _, moved = jvp_along(image, residuals, tangents)
         (slope,) = bind(self, residuals, [moved])
         return [z], [-slope]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Copies(LinearMap):
+    """`_Inverse` of ``size`` blocks at once, (size, n, k), side by side in one block."""
+
+    base: _Inverse
+    size: int
+
+    def __call__(self, residuals, inputs):
+        (b,) = inputs
+        _, n, k = b.shape
+        (z,) = self.base(residuals, [jnp.moveaxis(b, 0, 1).reshape(n, self.size * k)])
+        return [jnp.moveaxis(z.reshape(n, self.size, k), 1, 0)]
+
+    def transposed(self):
+        return _Copies(self.base.transposed(), self.size)
+
+    def residual_jvp(self, residuals, tangents, inputs):
+        def one(b):
+            return self.base.residual_jvp(residuals, tangents, [b])
+
+        return jax.vmap(one)(inputs[0])
 
 
 def _invert(system: System, b: Block, settings: Settings) -> Block:

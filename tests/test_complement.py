@@ -207,6 +207,40 @@ def test_columns_that_are_zero_cost_nothing():
     assert counts[1] < 0.75 * counts[6]
 
 
+@pytest.mark.parametrize("name", ["chebyshev", "cg", "minres"])
+def test_copies_are_one_solve(name):
+    """Columns of several right-hand sides, and NaN in one, which is its own affair."""
+    made = spectra.pencil(VALUES)
+    systems, exact = setting(made)
+    many = [rhs_of(systems, seed=s) for s in range(3)]
+    many[1] = many[1].at[:, 2].set(jnp.nan)
+    solution = solver(name)(systems, jnp.concatenate(many, axis=1))
+    for i, rhs in enumerate(many):
+        z = np.asarray(solution.z)[:, i * K : (i + 1) * K]
+        want = expected(exact, np.nan_to_num(rhs))
+        bad = np.isnan(np.asarray(rhs)).any(axis=0)
+        np.testing.assert_allclose(z[:, ~bad], want[:, ~bad], rtol=0, atol=1e-7)
+        converged = np.asarray(solution.converged)[i * K : (i + 1) * K]
+        np.testing.assert_array_equal(converged, ~bad)
+
+
+def test_many_tangents_are_one_solve():
+    """jacfwd: as many columns, no more products of blocks in the compiled program's loops."""
+    made = spectra.pencil(VALUES)
+    directions = jnp.asarray(np.random.default_rng(0).standard_normal((5, N)))
+
+    def vectors(d):
+        x = partial_eigh(made.A + jnp.diag(d), k=K, method="lobpcg").eigenvectors
+        return jnp.sum(x**2, axis=1)
+
+    def push(t):
+        return jax.jvp(vectors, (jnp.zeros(N),), (t,))[1]
+
+    together = jax.jit(jax.vmap(push))(directions)
+    alone = jnp.stack([jax.jit(push)(t) for t in directions])
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-7)
+
+
 def test_near_the_count_of_deflated_cg():
     """CG on the exactly deflated systems, column by column, in NumPy."""
     made = spectra.pencil(VALUES)

@@ -192,7 +192,7 @@ def test_too_few_steps():
 
 
 def test_not_finite():
-    x, info = minres(lambda x: x.at[0].set(jnp.nan), vector())
+    _, info = minres(lambda x: x.at[0].set(jnp.nan), vector())
     assert int(info.status) == MinresStatus.NOT_FINITE
 
 

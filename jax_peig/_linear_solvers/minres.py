@@ -139,6 +139,7 @@ def solve_and_report(
 
     def look_back(s: _State, new: _State, slope: Array) -> _State:
         """Remember the iterate before this step, or notice that those since have run away."""
+        assert s.x_low is not None
         lower = s.active & (slope < s.low)
         norm = jnp.sqrt(jnp.finfo(slope.dtype).eps * new.square) * FLAT
         rose = (s.low <= norm) & (slope > RISE * s.low) & (s.phi_bar > FALL * s.phi_low)
