@@ -26,8 +26,13 @@ class MinresStatus(enum.IntEnum):
     INCONSISTENT = 2
     NOT_FINITE = 3
 
+    @property
+    def text(self) -> str:
+        """What happened and what to do."""
+        return _TEXTS[self]
 
-_MESSAGES = {
+
+_TEXTS = {
     MinresStatus.CONVERGED: "the residual is within the tolerance",
     MinresStatus.MAX_STEPS: "the residual did not reach the tolerance within maxiter steps: raise "
     "maxiter, loosen tol, or give a preconditioner",
@@ -62,7 +67,7 @@ class MinresInfo(NamedTuple):
     @property
     def message(self) -> str:
         """The status in words; outside ``jit``."""
-        return _MESSAGES[MinresStatus(int(self.status))]
+        return MinresStatus(int(self.status)).text
 
 
 def minres(

@@ -206,7 +206,7 @@ def sections(text):
 
 def described(body):
     """The names that a section of parameters or attributes describes."""
-    heads = re.findall(r"^(\w[\w, ]*?)(?: :.*)?$", body, re.MULTILINE)
+    heads = re.findall(r"^\*{0,2}(\w[\w, ]*?)(?: :.*)?$", body, re.MULTILINE)
     return [name.strip() for head in heads for name in head.split(",")]
 
 
