@@ -386,7 +386,11 @@ def test_a_traced_tolerance_is_refused():
 
 
 DERIVATIVES = {
-    "solver": ({"solver": "lu"}, ValueError, ["solver 'lu'", "'auto', 'cg', 'minres', 'gmres'"]),
+    "solver": (
+        {"solver": "lu"},
+        ValueError,
+        ["solver 'lu'", "'auto', 'chebyshev', 'cg', 'minres', 'gmres'"],
+    ),
     "solver None": ({"solver": None}, ValueError, ["solver None", "callable"]),
     "on_gauge": ({"on_gauge": "x"}, ValueError, ["on_gauge='x'", "'nan', 'warn', 'ignore'"]),
     "on_unconverged": (

@@ -4,6 +4,7 @@ The reference is the spectral sum over all other eigenpairs of a pencil with pre
 """
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -120,9 +121,14 @@ def spectrum_end(made, inverse, sign):
     return 1.001 * np.max((sign * np.linalg.eigvals(d @ made.A)).real)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", ["chebyshev", "cg", "minres", "gmres"])
-@pytest.mark.parametrize("sign", [1, -1], ids=["smallest", "largest"])
+QUICK = {("chebyshev", "M, complex", 1), ("chebyshev", "real", -1), ("minres", "complex", 1)}
+CASES = [
+    pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow)
+    for case in itertools.product(("chebyshev", "cg", "minres", "gmres"), KINDS, (1, -1))
+]
+
+
+@pytest.mark.parametrize(("name", "kind", "sign"), CASES)
 def test_every_solver(name, kind, sign):
     made = spectra.pencil(sign * VALUES, **KINDS[kind])
     inverse = lumped(made)
@@ -207,7 +213,9 @@ def test_columns_that_are_zero_cost_nothing():
     assert counts[1] < 0.75 * counts[6]
 
 
-@pytest.mark.parametrize("name", ["chebyshev", "cg", "minres"])
+@pytest.mark.parametrize(
+    "name", ["chebyshev", *(pytest.param(n, marks=pytest.mark.slow) for n in ("cg", "minres"))]
+)
 def test_copies_are_one_solve(name):
     """Columns of several right-hand sides, and NaN in one, which is its own affair."""
     made = spectra.pencil(VALUES)
@@ -224,6 +232,7 @@ def test_copies_are_one_solve(name):
         np.testing.assert_array_equal(converged, ~bad)
 
 
+@pytest.mark.slow
 def test_many_tangents_are_one_solve():
     """jacfwd: as many columns, no more products of blocks in the compiled program's loops."""
     made = spectra.pencil(VALUES)
@@ -271,7 +280,10 @@ def density(result):
     return jnp.sum(weights * jnp.sum(jnp.abs(result.eigenvectors) ** 2, axis=1) ** 2)
 
 
-@pytest.mark.parametrize("name", ["auto", "chebyshev", "cg", "minres"])
+_slow = [pytest.param(name, marks=pytest.mark.slow) for name in ("chebyshev", "cg", "minres")]
+
+
+@pytest.mark.parametrize("name", ["auto", *_slow])
 @pytest.mark.parametrize("method", ["chebyshev", "lobpcg", "davidson", "dense"])
 def test_gradients_agree(method, name):
     made = spectra.pencil(VALUES)
@@ -284,7 +296,7 @@ def test_gradients_agree(method, name):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-7 * np.max(np.abs(want)))
 
 
-@pytest.mark.parametrize("tol", [1e-4, 1e-6, 1e-8])
+@pytest.mark.parametrize("tol", [1e-4, pytest.param(1e-7, marks=pytest.mark.slow)])
 def test_refinement_squares_the_error(tol):
     made = spectra.pencil(VALUES)
 
@@ -303,7 +315,10 @@ def test_refinement_squares_the_error(tol):
     assert error < plain / 10
 
 
-@pytest.mark.parametrize("which", ["smallest", "largest", "nearest"])
+@pytest.mark.parametrize(
+    "which",
+    [*(pytest.param(w, marks=pytest.mark.slow) for w in ("smallest", "nearest")), "largest"],
+)
 def test_refined_pairs(which):
     """Better residuals, and still orthonormal and in order."""
     made = spectra.pencil(VALUES, condition=30.0)

@@ -61,6 +61,7 @@ EVERYDAY = (
     "jax.tree_util",
     "jax.scipy",
     "jax.debug",
+    "jax.flatten_util",
     "jax.config",
 )
 TRANSFORMATIONS = {
@@ -68,7 +69,9 @@ TRANSFORMATIONS = {
     "jax.ShapeDtypeStruct",
     "jax.block_until_ready",
     "jax.checkpoint",
+    "jax.closure_convert",
     "jax.custom_jvp",
+    "jax.disable_jit",
     "jax.eval_shape",
     "jax.grad",
     "jax.jit",

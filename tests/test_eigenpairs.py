@@ -198,7 +198,7 @@ def test_sizes(n, k, method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("n", [4, 7, 10, 50, 200])
+@pytest.mark.parametrize("n", [4, 10, 100])
 def test_many_k(n, method):
     for k in sorted({1, 2, n // 4, n // 3, n // 2, n - 1, n} - {0}):
         if method == "lobpcg" and 3 * k > n:

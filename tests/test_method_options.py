@@ -17,7 +17,8 @@ from tests import spectra
 N, K = 60, 4
 METHODS = ("chebyshev", "lobpcg", "davidson")
 VALUES = np.concatenate([[1.0, 2.0, 2.0, 3.0], np.arange(4.0, N)])
-by_method = pytest.mark.parametrize("method", METHODS)
+_others = [pytest.param(method, marks=pytest.mark.slow) for method in METHODS[1:]]
+by_method = pytest.mark.parametrize("method", [METHODS[0], *_others])
 
 
 # -- helpers ---------------------------------------------------------------------------------------
@@ -42,7 +43,13 @@ def forms_of_solve(m):
     }
 
 
-@pytest.mark.parametrize("form", ["array", "function of a vector", "pytree"])
+@pytest.mark.parametrize(
+    "form",
+    [
+        *(pytest.param(f, marks=pytest.mark.slow) for f in ("array", "function of a vector")),
+        "pytree",
+    ],
+)
 def test_a_solve_with_the_mass(pencil, form):
     """The full matrix M, of condition 1000, has no rough inverse that the filter could find."""
     solve = forms_of_solve(pencil.M)[form]
@@ -151,8 +158,16 @@ def test_history_and_progress_change_nothing(method, capfd):
 # -- dtypes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
-@pytest.mark.parametrize("condition", [None, 10.0])
+@pytest.mark.parametrize(
+    ("dtype", "condition"),
+    [
+        (np.float32, None),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((np.complex64, None), (np.float32, 10.0), (np.complex64, 10.0))
+        ),
+    ],
+)
 @by_method
 def test_single_precision(method, condition, dtype):
     """To the tolerance of float32; the bounds hold. Without M_solve the filter does for M too."""
@@ -171,7 +186,7 @@ def test_single_precision(method, condition, dtype):
     np.testing.assert_allclose(x.conj().T @ mx, np.eye(K), atol=1e-4)
 
 
-@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+@pytest.mark.parametrize("dtype", [np.float32, pytest.param(np.complex64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("inverse", [False, True], ids=["folded", "OPinv"])
 def test_interior_in_single_precision(dtype, inverse):
     problem, sigma = spectra.pencil(VALUES, dtype=dtype), 20.3
@@ -188,7 +203,7 @@ def test_interior_in_single_precision(dtype, inverse):
 D = jnp.arange(1.0, N + 1)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, pytest.param(-np.inf, marks=pytest.mark.slow)])
 @by_method
 def test_a_guess_that_is_not_finite(method, bad):
     """Its columns count as zero."""
@@ -198,8 +213,8 @@ def test_a_guess_that_is_not_finite(method, bad):
     np.testing.assert_allclose(result.eigenvalues, np.arange(1, K + 1), rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("method", ["chebyshev", "davidson"])
-@pytest.mark.parametrize("k", [1, 3, 4, 5])
+@pytest.mark.parametrize("method", ["chebyshev", pytest.param("davidson", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("k", [3, 5])
 def test_a_guess_where_little_else_is_left(method, k):
     """Up to k = n: the witness of a missing pair has nowhere to look."""
     d = jnp.arange(1.0, 6.0)
@@ -209,7 +224,7 @@ def test_a_guess_where_little_else_is_left(method, k):
         np.testing.assert_allclose(result.eigenvalues, d[:k], rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("most", [1, 2, 3, 5])
+@pytest.mark.parametrize("most", [1, 5])
 @by_method
 def test_a_guess_of_other_eigenvectors_and_few_steps(method, most):
     """No more steps than allowed, and no claim.
@@ -227,7 +242,9 @@ def test_a_guess_of_other_eigenvectors_and_few_steps(method, most):
 
 
 @pytest.mark.parametrize("inverse", [False, True], ids=["folded", "OPinv"])
-@pytest.mark.parametrize("exponent", [-498, -20, 20, 498])
+@pytest.mark.parametrize(
+    "exponent", [-498, *(pytest.param(e, marks=pytest.mark.slow) for e in (-20, 20, 498))]
+)
 def test_interior_scales(exponent, inverse):
     """Up to 1e+-150 times A: the same, times that."""
     c, sigma = 2.0**exponent, 20.3

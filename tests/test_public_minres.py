@@ -37,8 +37,8 @@ def vector(seed=1, dtype=np.float64, n=N):
 # -- solutions -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("spectrum", SPECTRA)
+@pytest.mark.parametrize("dtype", [np.float64, pytest.param(np.complex128, marks=pytest.mark.slow)])
 def test_against_lapack(spectrum, dtype):
     a, b = matrix(SPECTRA[spectrum], dtype), vector(dtype=dtype)
     x, info = minres(a, b, tol=1e-12)
@@ -217,8 +217,14 @@ def test_jit_and_vmap():
     np.testing.assert_allclose(x, np.linalg.solve(a, b[:, :, None])[:, :, 0], atol=1e-9)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("spectrum", ["definite", "indefinite"])
+@pytest.mark.parametrize(
+    ("spectrum", "dtype"),
+    [
+        pytest.param("definite", np.float64, marks=pytest.mark.slow),
+        pytest.param("indefinite", np.float64, marks=pytest.mark.slow),
+        ("indefinite", np.complex128),
+    ],
+)
 def test_derivatives(spectrum, dtype):
     """Forward and reverse, in A and in b, against LAPACK's; the second by differences of these."""
     a, b = matrix(SPECTRA[spectrum], dtype), vector(dtype=dtype)

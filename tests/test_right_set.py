@@ -239,7 +239,7 @@ def test_p1_from_many_starts(method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tol", [None, 1e-8, 1e-6, 1e-4])
+@pytest.mark.parametrize("tol", [None, 1e-6])
 @pytest.mark.parametrize(
     ("values", "k"), [(hard.square_laplacian(14), 8), (hard.oscillator(8), 10)], ids=["P1", "P2"]
 )
