@@ -78,7 +78,8 @@ class DerivativeReport:
     gradient : pytree
         As ``jax.grad`` computes it, but never NaN for a reason of policy (`Derivative.on_gauge`).
     error : float
-        Estimate of its relative error, in the Euclidean norm over all leaves.
+        Estimate of its relative error, in the Euclidean norm over all leaves; NaN where the verdict
+        is that the gradient is not to be trusted.
     error_of_eigenpairs, error_of_systems : float
         The parts: what the eigenvectors' error does to it, and what the linear systems' does.
     calls : tuple of CallReport
@@ -95,17 +96,21 @@ class DerivativeReport:
     verdict: str
 
     def __str__(self) -> str:
-        lines = [
-            f"gradient: relative error about {self.error:.1e} "
-            f"(eigenpairs {self.error_of_eigenpairs:.1e}, systems {self.error_of_systems:.1e})"
-        ]
+        lines = []
+        if not np.isnan(self.error):
+            lines.append(
+                f"gradient: relative error about {self.error:.1e} "
+                f"(eigenpairs {self.error_of_eigenpairs:.1e}, systems {self.error_of_systems:.1e})"
+            )
         for i, call in enumerate(self.calls):
             names = " then ".join(s if isinstance(s, str) else "a callable" for s in call.solvers)
             worst = np.max(call.residuals, initial=0.0)
+            told = not set(call.solvers[:1]) & {"cg", "gmres", "shift-invert"}
+            count = f"{call.products} products" if told else "products not counted"
             lines.append(
                 f"call {i}: n = {call.n}, k = {call.k}, {call.method}; gap {call.gap:.1e}; systems "
                 f"by {names}: residual {worst:.1e} (tolerance {call.tolerance:.1e}), "
-                f"{call.products} products; gauge-dependent part {call.gauge:.1e}"
+                f"{count}; gauge-dependent part {call.gauge:.1e}"
             )
         return "\n".join([*lines, self.verdict])
 
@@ -182,12 +187,13 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
 
     verdict = _verdict(calls, gradient)
     shown = gradient[0] if len(argnums) == 1 else gradient
+    trusted = not any(call.problems for call in calls)
     return DerivativeReport(
         value=float(value),
         gradient=shown,
-        error=distance(gradient, best),
-        error_of_eigenpairs=distance(gradient, refined),
-        error_of_systems=distance(refined, best),
+        error=distance(gradient, best) if trusted else np.nan,
+        error_of_eigenpairs=distance(gradient, refined) if trusted else np.nan,
+        error_of_systems=distance(refined, best) if trusted else np.nan,
         calls=calls,
         verdict=verdict,
     )
@@ -277,7 +283,7 @@ def _examine(
     problems = []
     if int(info.status) != Status.CONVERGED:
         problems.append(f"the eigenpairs: {info.message}")
-    if not solved:
+    if not solved and not bool(info.cut):  # a cut makes a system singular
         problems.append("a linear system did not reach its tolerance")
     if bool(ill):
         problems.append(

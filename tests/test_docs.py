@@ -134,7 +134,14 @@ def test_there_are_notebooks():
     assert [path.name for path in NOTEBOOKS][:1] == ["01_first_steps.ipynb"]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+# The first by default, the others, which take a minute each, with `-m slow`.
+RUNS = [
+    pytest.param(path, id=path.stem, marks=pytest.mark.slow if i else ())
+    for i, path in enumerate(NOTEBOOKS)
+]
+
+
+@pytest.mark.parametrize("path", RUNS)
 def test_notebook_runs_and_prints_what_is_stored(path):
     namespace = {"__name__": "__main__"}
     for number, cell in enumerate(notebook(path)["cells"]):
