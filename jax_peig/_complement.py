@@ -152,7 +152,7 @@ def solve(
     which = jnp.arange(count) % systems.lam.shape[0]
     noise = ROUNDING * _tolerances.eps(rhs.dtype)
     size = _blocks.column_norms(rhs)
-    present = size > noise * full
+    present = ~(size <= noise * full)  # NaN is
     rhs = jnp.where(present[None, :], systems.sign * rhs, 0)
     target = jnp.maximum(fixed.tol * size, noise * full)
     norm_a, norm_m = fixed.norms

@@ -37,7 +37,6 @@ class Rules:
     """The static, hashable part of the rules."""
 
     settings: Settings
-    tol: float | None  # of the linear systems
     refine: bool  # improve the pairs first
     on_gauge: str
 

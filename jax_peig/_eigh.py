@@ -214,15 +214,18 @@ def partial_eigh(
         derivative_preconditioner=operator(derivative.preconditioner, "Derivative.preconditioner"),
         start=None if v0 is None else jnp.asarray(v0).astype(dtype).reshape(n, -1),
         sigma=None if sigma is None else jnp.asarray(sigma, jnp.finfo(dtype).dtype),
+        derivative_tol=jnp.asarray(
+            jnp.nan if derivative.tol is None else derivative.tol, jnp.finfo(dtype).dtype
+        ),
         key=jax.random.key(0) if key is None else key,
     )
     rules = _rules(derivative, request, given)
 
-    def run(rules: _derivatives.Rules) -> PartialEigh:
+    def run(rules: _derivatives.Rules, given: Given) -> PartialEigh:
         return _over_devices(functools.partial(_partial_eigh, (request, rules)), request, given)
 
     someone = visitor()
-    return run(rules) if someone is None else someone(request, rules, given, run)
+    return run(rules, given) if someone is None else someone(request, rules, given, run)
 
 
 def _over_devices(solve, request: Request, given: Given) -> PartialEigh:
@@ -253,7 +256,7 @@ def _rules(derivative: Derivative, request: Request, given: Given) -> _derivativ
         sign=-1 if request.which == "largest" else 1,
         on_unconverged=derivative.on_unconverged,
     )
-    return _derivatives.Rules(settings, derivative.tol, derivative.refine, derivative.on_gauge)
+    return _derivatives.Rules(settings, derivative.refine, derivative.on_gauge)
 
 
 def _solvers(derivative: Derivative, request: Request, given: Given) -> tuple[Any, ...]:
@@ -334,19 +337,18 @@ def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -
     valid = usable(info.status)
     lam = jnp.where(valid, ritz.values[:k], jnp.nan)
     x = jnp.where(valid, ritz.vectors[:, :k], jnp.nan)
-    tol = _derivative_tolerance(rules.tol, info.error_bounds, info.gap, info.cut)
+    tol = _derivative_tolerance(info.error_bounds, info.gap, info.cut)
+    tol = jnp.where(jnp.isnan(given.derivative_tol), tol, given.derivative_tol)
     fixed = fixed._replace(tol=tol)
     facts = _derivatives.Facts(fixed, info.clusters, cut, info.status == Status.CONVERGED)
     return Solved(a, m, lam, x, info, facts)
 
 
-def _derivative_tolerance(tol: float | None, bounds: Array, gap: Array, cut: Array) -> Array:
-    """The caller's, or a tenth of the eigenvectors' own error: residual over gap, at least.
+def _derivative_tolerance(bounds: Array, gap: Array, cut: Array) -> Array:
+    """A tenth of the eigenvectors' own error: residual over gap, at least.
 
     Solving further gains nothing: the gradient inherits that error anyway.
     """
-    if tol is not None:
-        return jnp.asarray(tol, gap.dtype)
     least = _tolerances.derivative(gap.dtype)
     error = jnp.max(bounds) * _blocks.reciprocal(gap)
     return jnp.where(cut, least, jnp.clip(0.1 * error, least, LOOSEST)).astype(gap.dtype)
@@ -361,7 +363,7 @@ def _refined(
     r = residuals(ritz)[:, :k]
     bounds = _blocks.column_norms(r) * _blocks.column_norms(ritz.vectors[:, :k])
     gap = jnp.min(jnp.abs(values[None, :k] - values[k:, None]), initial=jnp.inf)
-    fixed = fixed._replace(tol=_derivative_tolerance(None, bounds, gap, jnp.array(False)))
+    fixed = fixed._replace(tol=_derivative_tolerance(bounds, gap, jnp.array(False)))
     systems = Systems(
         given.a, given.m, ritz.vectors[:, :k], ritz.MX[:, :k], values[:k], fixed, sign
     )

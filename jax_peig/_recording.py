@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-# What is handed every call: (request, rules, given, run), run(rules) being what partial_eigh does.
+# What is handed every call: (request, rules, given, run), where run(rules, given) does the work.
 Visitor = Callable[..., Any]
 _visitor: ContextVar[Visitor | None] = ContextVar("jax_peig_visitor", default=None)
 

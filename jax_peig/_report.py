@@ -8,6 +8,7 @@ call returns.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -214,9 +215,11 @@ class _Visitor:
         if self.refine:
             rules = dataclasses.replace(rules, refine=True)
         if self.further != 1:
-            rules = dataclasses.replace(rules, tol=self.further * _tolerance(rules, request))
+            tol = given.derivative_tol
+            tol = jnp.where(jnp.isnan(tol), _tolerances.derivative(request.dtype), tol)
+            given = given._replace(derivative_tol=self.further * tol)
         with jax.disable_jit(False):
-            result = run(rules)
+            result = run(rules, given)
         self.results.append(result)
         if self.offsets is None:
             leaves = jax.tree.leaves((given, result.eigenvectors))
@@ -230,10 +233,6 @@ class _Visitor:
         return result._replace(
             eigenvalues=result.eigenvalues + dw, eigenvectors=result.eigenvectors + dx
         )
-
-
-def _tolerance(rules: _derivatives.Rules, request: Request) -> float:
-    return _tolerances.derivative(request.dtype) if rules.tol is None else rules.tol
 
 
 def _run(f: Callable[..., Any], args: tuple, visitor: _Visitor) -> Any:
@@ -259,31 +258,38 @@ def _norm(tree: PyTree) -> float:
     return float(np.sqrt(sum(np.sum(np.abs(np.asarray(x)) ** 2) for x in jax.tree.leaves(tree))))
 
 
+@functools.partial(jax.jit, static_argnums=0)
+def _judge(static: tuple[Request, _derivatives.Rules], given: Given, cotangent) -> tuple:
+    """Solve once more for a call's pairs, and then for its systems; apply the checks."""
+    request, rules = static
+    a, m, lam, x, info, facts = _eigh.solve_and_judge(request, rules, given)
+    lb, xb = cotangent[0], cotangent[1].conj()
+    mx = x if m is None else m(x)
+    full = _blocks.column_norms(xb)
+    residuals, products, solved = jnp.zeros_like(lam), jnp.array(0), jnp.array(True)
+    if request.k < given.a.n:
+        settings = rules.settings
+        systems = Systems(a, m, x, mx, lam, facts.fixed, settings.sign)
+        rhs = systems.dual(systems.dual(xb))
+        solution = _complement.solve(systems, rhs, full, settings.solvers, settings.max_steps)
+        residuals = solution.residuals * _blocks.reciprocal(_blocks.column_norms(rhs))
+        products, solved = solution.products, jnp.all(solution.converged)
+    skew = _well_posed.gauge_part(_blocks.gram(x, xb), facts.labels)
+    size = jnp.max(_blocks.column_norms(x) * full)
+    gauge = jnp.max(jnp.abs(skew)) * _blocks.reciprocal(size)
+    ill = _well_posed.ill_posed(lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=False)
+    return info, facts.fixed.tol, residuals, products, solved, gauge, ill
+
+
 def _examine(
     request: Request, rules: _derivatives.Rules, given: Given, cotangent: tuple[Array, Array]
 ) -> CallReport:
     """The checks and the linear systems of one call."""
-    a, m, lam, x, info, facts = _eigh.solve_and_judge(request, rules, given)
-    lb, xb = cotangent[0], cotangent[1].conj()
-    mx = x if m is None else m(x)
-    solvers, sign = rules.settings.solvers, rules.settings.sign
-    k, n = request.k, given.a.n
-    systems = Systems(a, m, x, mx, lam, facts.fixed, sign)
-    rhs = systems.dual(systems.dual(xb))
-    full = _blocks.column_norms(xb)
-    if k < n:
-        solution = _complement.solve(systems, rhs, full, solvers, rules.settings.max_steps)
-        residuals = np.asarray(solution.residuals * _blocks.reciprocal(_blocks.column_norms(rhs)))
-        products, solved = int(solution.products), bool(jnp.all(solution.converged))
-    else:
-        residuals, products, solved = np.zeros(k), 0, True
-    skew = _well_posed.gauge_part(_blocks.gram(x, xb), facts.labels)
-    size = float(jnp.max(_blocks.column_norms(x) * full))
-    ill = _well_posed.ill_posed(lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=False)
+    info, tol, residuals, products, solved, gauge, ill = _judge((request, rules), given, cotangent)
     problems = []
     if int(info.status) != Status.CONVERGED:
         problems.append(f"the eigenpairs: {info.message}")
-    if not solved and not bool(info.cut):  # a cut makes a system singular
+    if not bool(solved) and not bool(info.cut):  # a cut makes a system singular
         problems.append("a linear system did not reach its tolerance")
     if bool(ill):
         problems.append(
@@ -293,16 +299,16 @@ def _examine(
             "a cluster differently"
         )
     return CallReport(
-        n=n,
-        k=k,
+        n=given.a.n,
+        k=request.k,
         method=request.method,
-        solvers=solvers,
+        solvers=rules.settings.solvers,
         info=info,
         gap=float(info.gap),
-        residuals=residuals,
-        tolerance=float(facts.fixed.tol),
-        products=products,
-        gauge=float(jnp.max(jnp.abs(skew))) / size if size > 0 else 0.0,
+        residuals=np.asarray(residuals),
+        tolerance=float(tol),
+        products=int(products),
+        gauge=float(gauge),
         problems=tuple(problems),
     )
 

@@ -34,4 +34,5 @@ class Given(NamedTuple):
     derivative_preconditioner: Operator | None
     start: Block | None
     sigma: Array | None
+    derivative_tol: Array  # of the linear systems; NaN is the default
     key: Array
