@@ -284,7 +284,14 @@ _slow = [pytest.param(name, marks=pytest.mark.slow) for name in ("chebyshev", "c
 
 
 @pytest.mark.parametrize("name", ["auto", *_slow])
-@pytest.mark.parametrize("method", ["chebyshev", "lobpcg", "davidson", "dense"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "chebyshev",
+        *(pytest.param(m, marks=pytest.mark.slow) for m in ("lobpcg", "davidson")),
+        "dense",
+    ],
+)
 def test_gradients_agree(method, name):
     made = spectra.pencil(VALUES)
 

@@ -62,6 +62,7 @@ def test_a_solve_with_the_mass(pencil, form):
     assert int(result.info.products) < int(without.info.products) / 3
 
 
+@pytest.mark.slow
 def test_a_rough_solve_with_the_mass(pencil):
     """D, in place of M^{-1}, decides the pace alone: here it is the solve of a perturbed M."""
     rng = np.random.default_rng(0)
@@ -98,6 +99,7 @@ def test_an_indefinite_solve_is_noticed(pencil):
     assert int(result.info.status) != Status.CONVERGED
 
 
+@pytest.mark.slow
 def test_both_helpers_are_looked_at(pencil):
     """A definite preconditioner does not hide an indefinite M_solve."""
     result = partial_eigh(

@@ -188,25 +188,22 @@ def test_nothing_is_left_behind():
     assert partial_eigh(jnp.eye(4), k=2).eigenvalues.shape == (2,)
 
 
-DRAWN = 20
+DRAWN = 60
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", ["lobpcg", "chebyshev", "davidson"])
-def test_drawn_problems(method):
-    """Within three times of the truth for most; see the printed distribution."""
+@pytest.mark.parametrize(("method", "tol"), [("lobpcg", 1e-4), ("chebyshev", 1e-7)])
+def test_drawn_problems(method, tol):
+    """Random gaps: within three times of the truth for nine in ten."""
     ratios = []
     for seed in range(DRAWN):
         rng = np.random.default_rng(seed)
         values = np.sort(np.concatenate([rng.uniform(0, 3, K), rng.uniform(3.3, 30, N - K)]))
         a = jnp.asarray(spectra.pencil(values, seed=seed).A)
-        tol = 10 ** rng.uniform(-9, -3)
         report = derivative_report(functools.partial(loss, method=method, tol=tol), a)
         exact = hermitian_part(exact_gradient(a))
         error = np.linalg.norm(hermitian_part(report.gradient) - exact) / np.linalg.norm(exact)
-        if error > 1e-10:
-            ratios.append(report.error / error)
+        ratios.append(report.error / error)
     ratios = np.array(ratios)
-    print(method, len(ratios), np.quantile(ratios, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]))
-    assert len(ratios) > 0.8 * DRAWN
+    print(method, np.quantile(ratios, [0, 0.05, 0.25, 0.5, 0.75, 0.95, 1]))
     assert np.mean((ratios > 1 / 3) & (ratios < 3)) > 0.9

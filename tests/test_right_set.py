@@ -186,8 +186,8 @@ def test_no_start_hides_a_pair_from_few_steps(method, start, max_steps):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("condition", [None, 1e2])
-@pytest.mark.parametrize("spectrum", STARTS_FROM)
-@every_method
+@pytest.mark.parametrize("spectrum", ["simple", "fourfold", "threefold, cut"])
+@each_method
 def test_no_start_hides_a_pair_of_a_full_matrix(method, spectrum, condition):
     """Eigenvectors as LAPACK has them: residuals of rounding rather than zero."""
     made = spectra.pencil(STARTS_FROM[spectrum], condition=condition, seed=1)
@@ -330,7 +330,7 @@ def test_drawn_complex_spectra(method, values, seed, is_diagonal):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", MORE_KINDS)
 @each_method
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=6)
 @hypothesis.given(values=repeated(), seed=st.integers(0, 2**31), is_diagonal=st.booleans())
 def test_more_drawn_spectra(method, kind, values, seed, is_diagonal):
     beyond = method == "chebyshev" and kind == "real, M, largest"  # as above
@@ -340,7 +340,7 @@ def test_more_drawn_spectra(method, kind, values, seed, is_diagonal):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @each_method
-@hypothesis.settings(max_examples=15)
+@hypothesis.settings(max_examples=6)
 @hypothesis.given(values=nearly_repeated(), seed=st.integers(0, 2**31), is_diagonal=st.booleans())
 def test_drawn_near_copies(method, kind, values, seed, is_diagonal):
     """Honest: a cluster with gaps of 1e-6 inside that k cuts takes very many steps."""
@@ -663,11 +663,11 @@ def test_sets_at_a_tolerance_that_almost_any_vector_meets(method):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("tol", "max_steps"), [(1e-2, 10), (1e-5, 10), (1e-10, 1)])
+@pytest.mark.parametrize(("tol", "max_steps"), [(1e-5, 10), (1e-10, 1)])
 @pytest.mark.parametrize("mass", [False, True], ids=["M = I", "M"])
 @pytest.mark.parametrize("check", [check_bounds, check_sets], ids=["bounds", "sets"])
 @each_method
-def test_1500_drawn_problems(method, check, mass, tol, max_steps):
+def test_1000_drawn_problems(method, check, mass, tol, max_steps):
     check(method, 1 + max_steps, 256, mass, tol=tol, max_steps=max_steps)
 
 
