@@ -157,12 +157,12 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
     >>> def share(springs):
     ...     def stiffness(u):
     ...         return -jnp.diff(springs * jnp.diff(u, prepend=0.0, append=0.0))
-    ...     X = partial_eigh(stiffness, k=2, n=40, method="lobpcg", tol=1e-5).eigenvectors
+    ...     X = partial_eigh(stiffness, k=2, n=40).eigenvectors
     ...     return jnp.sum(X[:20] ** 4)
     >>> report = derivative_report(share, jnp.linspace(1.0, 2.0, 41))
     >>> report.verdict
     'The gradient is well-posed.'
-    >>> 1e-8 < report.error < 1e-2
+    >>> report.error < 1e-2
     True
     """
     argnums = (argnums,) if isinstance(argnums, int) else tuple(argnums)
