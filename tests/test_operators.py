@@ -478,17 +478,21 @@ def test_other_values_compile_nothing_in_an_iteration():
 
 
 def test_options_are_part_of_the_program():
-    """The same options, made anew, are the same; others compile another program."""
+    """The same options, made anew, are the same; others compile another program, but for tol."""
 
-    def solve(pencil, tol):
-        return partial_eigh(pencil.A, k=1, derivative=Derivative(solver="cg", tol=tol))
+    def solve(pencil, tol, max_steps):
+        derivative = Derivative(solver="cg", tol=tol, max_steps=max_steps)
+        return partial_eigh(pencil.A, k=1, derivative=derivative)
 
-    solve(PENCIL, 1e-7)
+    solve(PENCIL, 1e-7, 100)
     with compilations() as same:
-        solve(SECOND, 1e-7)
+        solve(SECOND, 1e-7, 100)
+    with compilations() as looser:
+        solve(SECOND, 1e-6, 100)
     with compilations() as other:
-        solve(SECOND, 1e-6)
+        solve(SECOND, 1e-6, 200)
     assert not same
+    assert not looser
     assert other
 
 
