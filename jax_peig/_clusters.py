@@ -37,7 +37,7 @@ def error_bounds(
     norm_m = norms[1]
     if m is None:
         return norm + noise, jnp.array(0), jnp.array(True)
-    unit = r / jnp.where(norm > 0, norm, 1).astype(r.dtype)[None, :]
+    unit = _blocks.unit_columns(r)
     report = minres.solve_and_report(
         lambda block, _: m(block), unit, jnp.full_like(norm, MASS_TOLERANCE), MASS_STEPS
     )

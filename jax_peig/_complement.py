@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax_peig import _blocks, _tolerances
 from jax_peig._eigensolvers.ritz import Complement, Ritz, Spectrum, multiply, residuals
 from jax_peig._linear_solvers import krylov, minres
+from jax_peig._linear_solvers.chebyshev import semi_iteration
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
 
@@ -343,25 +344,15 @@ def _semi_iteration(systems: Systems, max_steps: int, columns: _Columns) -> tupl
     period = jnp.log(LEAK) / jnp.maximum(jnp.max(growth), jnp.log(LEAK) / max_steps)
     period = jnp.maximum(jnp.floor(period), 1).astype(int)
 
-    def f(factor):
-        return factor.astype(dtype)[None, :]
+    def rough(block):
+        return block if spectrum.inverse is None else systems.within(spectrum.inverse(block))
 
-    def direction(left):
-        return left if spectrum.inverse is None else systems.within(spectrum.inverse(left))
+    def product(z):
+        return rough(systems.bare(z, index))
 
-    def step(_, state):
-        z, d, before = state
-        s = 1 / (2 * c / e - before)
-        d = f(s * before) * d + f(2 * s / e) * direction(rest - systems.bare(z, index))
-        return z + d, d, s
-
-    def stretch(i, state):
-        z, d, s = jax.lax.fori_loop(0, jnp.minimum(period, steps - i * period), step, state)
-        return systems.within(z), systems.within(d), s
-
-    first = direction(rest) * f(1 / c)
-    begin = (first, first, e / c)
-    z, _, _ = jax.lax.fori_loop(0, -(-steps // period), stretch, begin)
+    z = semi_iteration(
+        product, rough(rest), start[None, :], end[None, :], steps + 1, systems.within, period
+    )
     return lowest + z, r.shape[1] * (steps + 1)
 
 

@@ -294,9 +294,9 @@ class Solved(NamedTuple):
 def _partial_eigh(static: tuple[Request, _derivatives.Rules], given: Given) -> PartialEigh:
     """The compiled part: solve without derivatives, judge, attach the derivatives."""
     request, rules = static
-    solved = solve_and_judge(request, rules, given)
-    lam, x = _derivatives.attach(rules, *solved[:4], solved.facts)
-    return PartialEigh(lam, x, solved.info)
+    a, m, lam, x, info, facts = solve_and_judge(request, rules, given)
+    lam, x = _derivatives.attach(rules, a, m, lam, x, facts)
+    return PartialEigh(lam, x, info)
 
 
 def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -> Solved:

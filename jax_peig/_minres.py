@@ -117,7 +117,7 @@ def minres(
     Notes
     -----
     C. C. Paige and M. A. Saunders, SIAM J. Numer. Anal. 12 (1975), 617-629. One product with A
-    (and M) a step, nine vectors of memory. The residual is computed afresh at the end, and solved
+    (and M) a step, ten vectors of memory. The residual is computed afresh at the end, and solved
     for again where it is above the tolerance, up to three times. Derivatives are those of
     ``jax.lax.custom_linear_solve``: one more solve each, dx = A^-1 (db - dA x), in forward and in
     reverse mode, to any order. For a singular A only those of the part in its range have a meaning.

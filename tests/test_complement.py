@@ -142,6 +142,20 @@ def test_every_solver(name, kind, sign):
     assert np.all(solution.residuals <= 10 * TOL * np.linalg.norm(rhs, axis=0))
 
 
+@pytest.mark.parametrize("sign", [1, -1], ids=["smallest", "largest"])
+def test_wanted_values_below_zero_with_a_mass(sign):
+    """There -lam_j M adds to the spectrum of D (A - lam_j M): its end is beyond that of D A."""
+    made = spectra.pencil(sign * (VALUES - 100.0), condition=20.0)
+    inverse = lumped(made)
+    end = spectrum_end(made, inverse, sign)
+    systems, exact = setting(made, sign=sign, inverse=inverse, upper=end)
+    rhs = rhs_of(systems)
+    solution = solver("chebyshev")(systems, rhs)
+    assert np.all(solution.converged)
+    want = expected(exact, rhs)
+    np.testing.assert_allclose(solution.z, want, rtol=0, atol=1e-7 * np.linalg.norm(want))
+
+
 @pytest.mark.parametrize("guard_noise", [0.0, 1e-8, 1e-5, 1e-3, 1e-2, 1e-1, 1.0])
 def test_guard_vectors_of_any_accuracy(guard_noise):
     """They save steps as far as they are accurate, and cost no digit however wrong they are.

@@ -16,9 +16,19 @@ from jax_peig._types import Array, Block, BlockFunction
 
 
 def semi_iteration(
-    product: BlockFunction, r: Block, lower: Array, upper: Array, steps: Array | int
+    product: BlockFunction,
+    r: Block,
+    lower: Array,
+    upper: Array,
+    steps: Array | int,
+    project: BlockFunction | None = None,
+    period: Array | int = 1,
 ) -> Block:
-    """z_steps for A z = r, after ``steps`` - 1 products; steps >= 1, 0 < lower <= upper."""
+    """z_steps for A z = r, after ``steps`` - 1 products; steps >= 1, 0 < lower <= upper.
+
+    ``lower`` and ``upper`` are numbers, or one for each column. With ``project`` the iterate and
+    its direction are projected after every ``period`` products.
+    """
     dtype, real = r.dtype, jnp.finfo(r.dtype).dtype
     c, e = ((upper + lower) / 2).astype(real), ((upper - lower) / 2).astype(real)
     e = jnp.where(e > 0, e, c * jnp.finfo(real).eps)
@@ -30,4 +40,13 @@ def semi_iteration(
         return z + d, d, s
 
     first = r / c.astype(dtype)
-    return jax.lax.fori_loop(1, steps, step, (first, first, e / c))[0]
+    begin = (first, first, e / c)
+    if project is None:
+        return jax.lax.fori_loop(1, steps, step, begin)[0]
+
+    def stretch(i, state):
+        count = jnp.minimum(period, steps - 1 - i * period)
+        z, d, s = jax.lax.fori_loop(0, count, step, state)
+        return project(z), project(d), s
+
+    return jax.lax.fori_loop(0, -(-(steps - 1) // period), stretch, begin)[0]
