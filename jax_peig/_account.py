@@ -2,8 +2,8 @@
 
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _clusters, _tolerances
-from jax_peig._eigensolvers.ritz import Ritz, relative_residuals, residuals
+from jax_peig import _clusters, _tolerances
+from jax_peig._eigensolvers.ritz import Lengths, Ritz, relative_residuals, residuals
 from jax_peig._operators import Operator
 from jax_peig._request import Request
 from jax_peig._results import Info, Status
@@ -46,12 +46,12 @@ def account(
     seen = ritz.values.shape[0] if request.which == "nearest" else min(k + 1, n)
     values, vectors = ritz.values[:seen], ritz.vectors[:, :seen]
     r = residuals(ritz)[:, :seen]
-    norm = _blocks.column_norms(r)
-    bounds, mass_products, definite = _clusters.error_bounds(values, r, vectors, m, norms)
+    lengths = Lengths.of(r, values, vectors, norms)
+    bounds, mass_products, definite = _clusters.error_bounds(values, r, lengths, m, norms)
     hermitian = status == Status.CONVERGED
     status = jnp.where(hermitian & ~definite, int(Status.M_NOT_POSITIVE_DEFINITE), status)
     valid = hermitian & definite
-    reached = relative_residuals(r, values, vectors, norms)[:k] <= request.tol
+    reached = relative_residuals(lengths, values, norms)[:k] <= request.tol
     converged = jnp.where(valid, jnp.sum(reached), 0)
     stopped = jnp.where(ritz.stagnated, int(Status.STAGNATED), int(Status.MAX_STEPS))
     stopped = jnp.where(helpful, stopped, int(Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE))
@@ -63,11 +63,11 @@ def account(
     vague = bounds[k + 1 :] > 0.1 * jnp.min(beyond[:, 1:], axis=0, initial=jnp.inf)
     radii = bounds.at[k + 1 :].set(jnp.where(vague, 0, bounds[k + 1 :]))
     labels = _clusters.cluster_labels(values, jnp.maximum(radii, tolerance / 2))
-    rounding = _clusters.rounding(values, norms) * _blocks.column_norms(vectors)
+    rounding = _clusters.rounding(values, norms) * lengths.x
     cut = jnp.any(labels[:k, None] == labels[None, k:], axis=1)
     info = Info(
         converged=converged,
-        residual_norms=norm[:k],
+        residual_norms=lengths.r[:k],
         error_bounds=bounds[:k],
         error_estimates=_clusters.error_estimates(values, bounds, labels, rounding)[:k],
         steps=ritz.steps,

@@ -30,6 +30,12 @@ def column_norms(block: Block) -> Array:
     return jnp.sqrt(jnp.sum(jnp.abs(scaled) ** 2, axis=0)) * safe
 
 
+def scaled_norms(block: Block, size: Array) -> Array:
+    """`column_norms` of columns of about ``size``, in one pass; a scalar."""
+    scaled = block * reciprocal(size).astype(block.dtype)
+    return jnp.sqrt(jnp.sum(jnp.abs(scaled) ** 2, axis=0)) * size
+
+
 def reciprocal(x: Array) -> Array:
     """1 / x where x > 0, else 0: the factor that leaves a dropped direction zero."""
     return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
@@ -38,6 +44,11 @@ def reciprocal(x: Array) -> Array:
 def unit_columns(block: Block) -> Block:
     """The columns divided by their norms; zero where they are zero."""
     return block * reciprocal(column_norms(block)).astype(block.dtype)[None, :]
+
+
+def present(block: Block) -> Array:
+    """Which columns are not zero, (b,)."""
+    return jnp.any(block != 0, axis=0)
 
 
 def orthonormalizer(g: Array) -> tuple[Array, Array]:

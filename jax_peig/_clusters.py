@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
+from jax_peig._eigensolvers.ritz import Lengths
 from jax_peig._linear_solvers import minres
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
@@ -21,7 +22,7 @@ ROUNDING = 10
 
 
 def error_bounds(
-    values: Array, r: Block, vectors: Block, m: Operator | None, norms
+    values: Array, r: Block, lengths: Lengths, m: Operator | None, norms
 ) -> tuple[Array, Array, Array]:
     """Distances within which an eigenvalue of the pencil lies, (b,).
 
@@ -32,12 +33,11 @@ def error_bounds(
     is at most ||s||^2 / lam_min(M), for which the smallest Rayleigh quotient of the y stands, with
     `MARGIN` for its being an upper bound of lam_min(M).
     """
-    norm = _blocks.column_norms(r)
-    noise = ROUNDING * rounding(values, norms) * _blocks.column_norms(vectors)
+    norm, noise = lengths.r, ROUNDING * rounding(values, norms) * lengths.x
     norm_m = norms[1]
     if m is None:
         return norm + noise, jnp.array(0), jnp.array(True)
-    unit = _blocks.unit_columns(r)
+    unit = r * _blocks.reciprocal(norm).astype(r.dtype)[None, :]
     report = minres.solve_and_report(
         lambda block, _: m(block), unit, jnp.full_like(norm, MASS_TOLERANCE), MASS_STEPS
     )

@@ -14,14 +14,20 @@ solved for again; where a round does not gain a digit, MINRES takes over.
 """
 
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.ritz import Complement, Ritz, Spectrum, multiply, residuals
+from jax_peig._eigensolvers.ritz import (
+    Complement,
+    Lengths,
+    Ritz,
+    Spectrum,
+    multiply,
+    residuals,
+)
 from jax_peig._linear_solvers import krylov, minres
 from jax_peig._linear_solvers.chebyshev import semi_iteration
 from jax_peig._operators import Operator
@@ -65,13 +71,12 @@ class Fixed(NamedTuple):
     sigma: Array | None
 
 
-def guards_of(ritz: Ritz, k: int) -> Guards | None:
+def guards_of(ritz: Ritz, k: int, norms: tuple[Array, Array]) -> Guards | None:
     """The guard vectors that an eigensolver leaves behind its k pairs."""
     if ritz.values.shape[0] == k:
         return None
-    r = residuals(ritz)[:, k:]
-    x = ritz.vectors[:, k:]
-    return Guards(ritz.values[k:], x, _blocks.column_norms(r) * _blocks.column_norms(x))
+    lengths = Lengths.of(residuals(ritz), ritz.values, ritz.vectors, norms)
+    return Guards(ritz.values[k:], ritz.vectors[:, k:], (lengths.r * lengths.x)[k:])
 
 
 class Solution(NamedTuple):
@@ -91,15 +96,13 @@ class _Columns(NamedTuple):
     atol: Array  # (c,)
 
 
-_Improvement = Callable[[_Columns], tuple[Block, Array]]
-
-
 class _State(NamedTuple):
     z: Block
     r: Block
     norms: Array
     done: Array
-    rounds: Array
+    stage: Array  # of the solvers
+    rounds: Array  # of this one
     gained: Array  # the last round was worth while
     products: Array
 
@@ -151,24 +154,38 @@ def solve(
     """
     fixed, count = systems.fixed, rhs.shape[1]
     which = jnp.arange(count) % systems.lam.shape[0]
-    noise = ROUNDING * _tolerances.eps(rhs.dtype)
+    noise, one = ROUNDING * _tolerances.eps(rhs.dtype), jnp.ones_like(full[0])
     size = _blocks.column_norms(rhs)
     present = ~(size <= noise * full)  # NaN is
-    rhs = jnp.where(present[None, :], systems.sign * rhs, 0)
-    target = jnp.maximum(fixed.tol * size, noise * full)
+    # Of norm one from here on.
+    scale = jnp.where(present, _blocks.reciprocal(size), 0)
+    rhs = jnp.where(present[None, :], rhs * (systems.sign * scale).astype(rhs.dtype)[None, :], 0)
+    target = jnp.maximum(fixed.tol, noise * full * scale)
     norm_a, norm_m = fixed.norms
     stiffness = norm_a + jnp.abs(systems.lam) * norm_m
+    natural = _blocks.reciprocal(jnp.max(stiffness))  # what z is no shorter than
+    improve = [functools.partial(_improve, systems, name, max_steps) for name in solvers]
 
-    def panel(improve: _Improvement, index: Array, state: _State) -> _State:
+    def turn(own: Array, solver, columns: _Columns) -> tuple[Block, Array]:
+        """One round of a solver. Under vmap every one takes every turn: zero where not its own."""
+        if len(solvers) > 1:
+            columns = columns._replace(r=jnp.where(own, columns.r, 0))
+        return solver(columns)
+
+    def panel(index: Array, state: _State) -> _State:
         """One round for the columns ``index``; those beyond the last are filling."""
         own = jnp.minimum(index, count - 1)
         asked = (index < count) & ~state.done[own]
         r = jnp.where(asked[None, :], state.r[:, own], 0)
-        step, products = improve(_Columns(r, which[own], 0.5 * target[own]))
+        step, products = jax.lax.switch(
+            state.stage,
+            [functools.partial(turn, state.stage == i, f) for i, f in enumerate(improve)],
+            _Columns(r, which[own], jnp.where(asked, 0.5 * target[own], 0)),
+        )
         z = state.z[:, own] + systems.within(step)
         r = rhs[:, own] - systems(z, which[own])
-        norms = _blocks.column_norms(r)
-        floor = noise * stiffness[which[own]] * _blocks.column_norms(z)
+        norms = _blocks.scaled_norms(r, one)
+        floor = noise * stiffness[which[own]] * _blocks.scaled_norms(z, natural)
         better = asked & (norms < state.norms[own])  # NaN is not, nor is it kept
         done = better & (norms <= jnp.maximum(target[own], floor))
         gained = done | ~asked | (better & (norms <= GAIN * state.norms[own]))
@@ -181,41 +198,41 @@ def solve(
             r=put(state.r, r),
             norms=put(state.norms, norms),
             done=put(state.done, done),
+            stage=state.stage,
             rounds=state.rounds,
             gained=state.gained & jnp.all(gained),
             products=state.products + products + index.shape[0],
         )
 
-    def refine(name: Any, state: _State) -> _State:
-        """One round for all columns that are open, a panel at a time."""
-        whole = name == "eigenbasis" or callable(name)
-        panels = 1 if whole else -(-count // PANEL)
-        width = -(-count // panels)
-        improve = functools.partial(_improve, systems, name, max_steps)
+    whole = solvers[0] == "eigenbasis" or callable(solvers[0])  # alone, and all columns at once
+    panels = 1 if whole else -(-count // PANEL)
+    width = -(-count // panels)
+
+    def refine(state: _State) -> _State:
+        """One round for all columns that are open, a panel at a time; and which solver is next."""
         order = jnp.arange(count) if whole else jnp.lexsort((which, state.done))
         order = jnp.pad(order, (0, panels * width - count), constant_values=count)
         needed = 1 if whole else -(-jnp.sum(~state.done) // width)
-        state = state._replace(rounds=state.rounds + 1, gained=jnp.array(True))
 
         def body(i: Array, state: _State) -> _State:
-            return panel(improve, jax.lax.dynamic_slice_in_dim(order, i * width, width), state)
+            return panel(jax.lax.dynamic_slice_in_dim(order, i * width, width), state)
 
-        return jax.lax.fori_loop(0, needed, body, state)
+        state = state._replace(rounds=state.rounds + 1, gained=jnp.array(True))
+        state = jax.lax.fori_loop(0, needed, body, state)
+        last = state.stage == len(solvers) - 1
+        over = (state.rounds == ROUNDS) | (~state.gained & ~last)
+        return state._replace(
+            stage=jnp.where(over, state.stage + 1, state.stage),
+            rounds=jnp.where(over, 0, state.rounds),
+        )
 
     none = jnp.array(0)
-    norms = jnp.where(present, size, 0)
-    state = _State(jnp.zeros_like(rhs), rhs, norms, ~present, none, jnp.array(True), none)
-    for i, name in enumerate(solvers):
-        last = i == len(solvers) - 1
-
-        def open_(s: _State, last: bool = last) -> Array:
-            """Whether there is work, and the solver is worth its while or the last one."""
-            return ~jnp.all(s.done) & (s.gained | last) & (s.rounds < ROUNDS)
-
-        state = state._replace(rounds=none, gained=jnp.array(True))
-        state = jax.lax.while_loop(open_, functools.partial(refine, name), state)
+    norms = present.astype(size.dtype)
+    state = _State(jnp.zeros_like(rhs), rhs, norms, ~present, none, none, jnp.array(True), none)
+    state = jax.lax.while_loop(lambda s: ~jnp.all(s.done) & (s.stage < len(solvers)), refine, state)
+    z = jnp.where(present[None, :], state.z * size.astype(rhs.dtype)[None, :], 0)
     converged = state.done | (state.norms <= SLACK * target)
-    return Solution(state.z, converged, state.norms, state.products)
+    return Solution(z, converged, state.norms * size, state.products)
 
 
 # -- one round of a solver -------------------------------------------------------------------------
@@ -337,7 +354,9 @@ def _semi_iteration(systems: Systems, max_steps: int, columns: _Columns) -> tupl
     rest = systems.dual(r - systems.bare(lowest, index))
 
     rate = jnp.arccosh(c / e)
-    gain = jnp.maximum(_blocks.column_norms(rest) * _blocks.reciprocal(atol), 1)
+    gain = jnp.maximum(
+        _blocks.scaled_norms(rest, jnp.ones_like(c[0])) * _blocks.reciprocal(atol), 1
+    )
     steps = jnp.max(jnp.where(atol > 0, jnp.arccosh(gain), 0) / rate)
     steps = jnp.clip(jnp.ceil(steps), 1, max_steps).astype(int)
     growth = jnp.arccosh((c + shift - jnp.min(sign * systems.lam)) / e) - rate

@@ -314,13 +314,13 @@ def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -
         tol=jnp.array(0.0),
         complement=ritz.complement,
         spectrum=ritz.spectrum,
-        guards=guards_of(ritz, k),
+        guards=guards_of(ritz, k, (probe_a.norm, probe_m.norm)),
         op_inv=frozen.op_inv,
         sigma=frozen.sigma,
     )
     if rules.refine and k < given.a.n:
         ritz = _refined(request, rules, frozen, ritz, fixed)
-        fixed = fixed._replace(guards=guards_of(ritz, k))
+        fixed = fixed._replace(guards=guards_of(ritz, k, fixed.norms))
     # An array's Hermitian part is a well-posed problem whatever the array; a product has no such.
     zero = jnp.zeros_like(probe_a.norm)
     status = diagnose(

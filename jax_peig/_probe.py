@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from jax_peig import _blocks
 from jax_peig._operators import Operator
-from jax_peig._types import Array, BlockFunction
+from jax_peig._types import Array, Block, BlockFunction
 
 LANCZOS_STEPS = 8
 PRODUCTS = LANCZOS_STEPS + 1
@@ -29,24 +29,25 @@ def identity(dtype) -> Probe:
     return Probe(jnp.zeros_like(one), one, one, (one, one), jnp.array(True))
 
 
-def probe(operator: Operator | None, key: Array, n: int, dtype) -> Probe:
-    """Probe an operator; None stands for the identity.
+def probe(operator: Operator | None, pair: Block) -> Probe:
+    """Probe an operator with two random vectors (n, 2); None stands for the identity.
 
     With x, y random, x^H A y - (A x)^H y = x^H (A - A^H) y, of the size of ||A - A^H||_F, and
     ||A x|| of that of ||A||_F; the sample is divided by ||A x|| ||y|| / sqrt(n), ||y|| = sqrt(n).
     """
+    n, dtype = pair.shape[0], pair.dtype
     real = jnp.finfo(dtype).dtype
     if operator is None:
         return identity(dtype)
-    pair = _blocks.random_block(key, n, 2, dtype)
     x, y = pair[:, :1], pair[:, 1:]
     ax, ay = operator(x), operator(y)
     skew = jnp.abs(jnp.vdot(x, ay) - jnp.vdot(ax, y))
     size = _blocks.column_norms(jnp.concatenate([ax, ay], axis=1))
     safe = jnp.where(size > 0, size, 1)
     error = jnp.where(jnp.all(size > 0), skew / jnp.sqrt(safe[0]) / jnp.sqrt(safe[1]), 0)
-    ritz, interval, finite = _lanczos(operator, None, x, ax)
-    norm = jnp.maximum(jnp.max(jnp.abs(ritz)), jnp.max(size) / jnp.sqrt(n).astype(real))
+    scale = jnp.max(size) / jnp.sqrt(n).astype(real)
+    ritz, interval, finite = _lanczos(operator, None, x, ax, scale)
+    norm = jnp.maximum(jnp.max(jnp.abs(ritz)), scale)
     return Probe(error.astype(real), norm, ritz[0], interval, finite & jnp.isfinite(error))
 
 
@@ -58,46 +59,52 @@ def spectral_interval(
     A Hermitian, D (``inner``) Hermitian positive definite; `LANCZOS_STEPS` products with each.
     """
     x = _blocks.random_block(key, n, 1, dtype)
-    ritz, (lower, upper), _ = _lanczos(operator, inner, x, None)
+    ritz, (lower, upper), _ = _lanczos(operator, inner, x, None, None)
     return lower, upper, ritz[0]
 
 
 def _lanczos(
-    operator: BlockFunction, inner: BlockFunction | None, start: Array, product: Array | None
+    operator: BlockFunction,
+    inner: BlockFunction | None,
+    start: Array,
+    product: Array | None,
+    scale: Array | None,
 ) -> tuple[Array, tuple[Array, Array], Array]:
     """Ritz values of D A, ascending, bounds of its spectrum, and whether all was finite.
 
     beta_{j+1} q_{j+1} = A D q_j - alpha_j q_j - beta_j q_{j-1} with <u, v> = u^H D v, from
-    ``start``, whose ``product`` may be known (D = I); no reorthogonalisation. An eigenvalue lies
-    within beta_{m+1} |s| of each Ritz value, s the last component of its vector (Paige, 1980): the
-    extreme ones, each so extended, enclose the spectrum in practice (Zhou and Li, 2011).
+    ``start``; no reorthogonalisation. With D = I its ``product`` and A's ``scale`` are given. An
+    eigenvalue lies within beta_{m+1} |s| of each Ritz value, s the last component of its vector
+    (Paige, 1980): the extreme ones, each so extended, enclose the spectrum in practice (Zhou and
+    Li, 2011).
     """
 
     def weighted(block):
         return block if inner is None else inner(block)
 
-    def length(q, dq):
+    def length(q, dq, scale):
+        if inner is None:
+            return _blocks.scaled_norms(q, scale)[0]
         return jnp.sqrt(jnp.maximum(jnp.vdot(q, dq).real, 0))
 
     def advance(before, q, dq, product, beta):
         alpha = jnp.vdot(dq, product).real
         r = product - alpha.astype(q.dtype) * q - beta.astype(q.dtype) * before
         dr = weighted(r)
-        after = _blocks.column_norms(r)[0] if inner is None else length(r, dr)
+        after = length(r, dr, scale)
         # Below the rounding of the product the space is exhausted.
         alive = after > 100 * jnp.finfo(alpha.dtype).eps * (jnp.abs(alpha) + beta)
         after = jnp.where(alive, after, 0)
-        scale = jnp.where(alive, 1 / jnp.where(alive, after, 1), 0).astype(q.dtype)
-        return (q, r * scale, dr * scale, after), (alpha, after)
+        unit = jnp.where(alive, 1 / jnp.where(alive, after, 1), 0).astype(q.dtype)
+        return (q, r * unit, dr * unit, after), (alpha, after)
 
     def step(carry, _):
         before, q, dq, beta = carry
         return advance(before, q, dq, operator(dq), beta)
 
     weight = weighted(start)
-    norm = _blocks.column_norms(start)[0] if inner is None else length(start, weight)
-    norm = norm.astype(start.dtype)
     zero = jnp.zeros((), jnp.finfo(start.dtype).dtype)
+    norm = length(start, weight, zero + 1).astype(start.dtype)
     first_product = operator(weight) if product is None else product
     begin = advance(jnp.zeros_like(start), start / norm, weight / norm, first_product / norm, zero)
     carry, first = begin

@@ -12,7 +12,14 @@ import jax.numpy as jnp
 
 from jax_peig import _blocks, _complement
 from jax_peig._complement import Systems
-from jax_peig._eigensolvers.ritz import Layers, Ritz, multiply, relative_residuals, residuals
+from jax_peig._eigensolvers.ritz import (
+    Layers,
+    Lengths,
+    Ritz,
+    multiply,
+    relative_residuals,
+    residuals,
+)
 from jax_peig._types import Array
 
 
@@ -38,7 +45,8 @@ def refine(ritz: Ritz, systems: Systems, solvers: tuple, max_steps: int, order) 
 
     def worst(layers: Layers, values: Array) -> Array:
         r = layers.a - layers.m * values.astype(layers.m.dtype)[None, :]
-        return jnp.max(relative_residuals(r, values, layers.v, systems.fixed.norms))
+        lengths = Lengths.of(r, values, layers.v, systems.fixed.norms)
+        return jnp.max(relative_residuals(lengths, values, systems.fixed.norms))
 
     better = worst(new, theta) < worst(old, ritz.values[:k])  # not so where it is NaN
     kept = Layers(*(jnp.where(better, n, o) for n, o in zip(new, old, strict=True)))

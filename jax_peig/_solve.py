@@ -40,15 +40,15 @@ def solve(request: Request, given: Given) -> tuple[Ritz, Probe, Probe, Array]:
     if request.method == "dense":
         ritz, probe_a, probe_m = dense.solve(given.a, given.m, goal, dtype, given.sigma)
         return ritz, probe_a, probe_m, jnp.array(True)
-    keys = jax.random.split(given.key, 5)
-    probe_a = probe(given.a, keys[0], n, dtype)
-    probe_m = probe(given.m, keys[1], n, dtype)
+    keys = jax.random.split(given.key, 3)
+    drawn = _blocks.random_block(keys[0], n, 2 + request.width, dtype)
+    probe_a, probe_m = probe(given.a, drawn[:, :2]), probe(given.m, drawn[:, :2])
     worthwhile = healthy(probe_a, probe_m)
-    helpers = [probe(h, keys[3], n, dtype) for h in (given.preconditioner, given.m_solve)]
+    helpers = [probe(h, drawn[:, :2]) for h in (given.preconditioner, given.m_solve)]
     helpful = jnp.all(jnp.array([healthy(h, h) for h in helpers]))
-    task = _Task(request, given, goal, (probe_a, probe_m), worthwhile, keys[2:])
+    task = _Task(request, given, goal, (probe_a, probe_m), worthwhile, drawn[:, 2:], keys[1:])
     if given.start is None:
-        ritz = task.run(request.method, _blocks.random_block(keys[2], n, request.width, dtype))
+        ritz = task.run(request.method, task.random)
     else:
         guess = given.start[:, :k]
         guess = jnp.where(jnp.all(jnp.isfinite(guess), axis=0)[None, :], guess, 0)
@@ -75,6 +75,7 @@ class _Task(NamedTuple):
     goal: Goal
     probes: tuple[Probe, Probe]
     worthwhile: Array
+    random: Block  # (n, width)
     keys: Array
 
     def run(self, method: str, block: Block, goal: Goal | None = None) -> Ritz:
@@ -86,12 +87,12 @@ class _Task(NamedTuple):
             return lobpcg.solve(a, m, t, block, norms, goal, self.worthwhile)
         if method == "davidson":
             basis = self.request.basis
-            return davidson.solve(a, m, t, block, norms, goal, self.worthwhile, self.keys[2], basis)
+            return davidson.solve(a, m, t, block, norms, goal, self.worthwhile, self.keys[1], basis)
         inverse, interval, spent_a, spent_m = _filter_bounds(
             self.request, given, self.probes[0], norms, self.keys
         )
         ritz = chebyshev.solve(
-            a, m, inverse, block, interval, norms, goal, self.worthwhile, self.keys[2],
+            a, m, inverse, block, interval, norms, goal, self.worthwhile, self.keys[1],
             sigma=given.sigma, op_inv=given.op_inv,
         )  # fmt: skip
         return ritz._replace(products=ritz.products + spent_a, products_M=ritz.products_M + spent_m)
@@ -111,8 +112,8 @@ class _Task(NamedTuple):
             few = min(chebyshev.GUESS_STEPS // 2, self.goal.max_steps)
             improved = self.run("chebyshev", guess, self.goal._replace(max_steps=few))
             guess = improved.vectors
-        fresh = _blocks.random_block(self.keys[1], guess.shape[0], width, guess.dtype)
-        ritz = self.run("davidson", jnp.concatenate([guess, fresh[:, guess.shape[1] :]], axis=1))
+        fresh = self.random[:, guess.shape[1] : width]
+        ritz = self.run("davidson", jnp.concatenate([guess, fresh], axis=1))
         if improved is None:
             return ritz
         history = ritz.history
@@ -137,7 +138,7 @@ class _Task(NamedTuple):
             self.request, self.given, self.probes[0], norms, self.keys
         )
         ritz, good = chebyshev.improve(
-            self.given.a, guess, interval, norms, self.goal, self.worthwhile, self.keys[2]
+            self.given.a, guess, interval, norms, self.goal, self.worthwhile, self.keys[1]
         )
         width = ritz.values.shape[0]
         left = self.goal.max_steps - chebyshev.GUESS_STEPS
@@ -160,10 +161,8 @@ class _Task(NamedTuple):
 
     def disturbed(self, guess: Block) -> Block:
         """A block that begins with a guess, with a little of everything in every column."""
-        k, width, dtype = self.goal.k, self.request.width, guess.dtype
-        block = _blocks.random_block(self.keys[0], guess.shape[0], width, dtype)
-        given, noise = _blocks.unit_columns(guess), _blocks.unit_columns(block)
-        count = min(guess.shape[1], k)
+        given, noise = _blocks.unit_columns(guess), _blocks.unit_columns(self.random)
+        count = min(guess.shape[1], self.goal.k)
         return jnp.concatenate(
             [given[:, :count] + NOISE * noise[:, :count], noise[:, count:]], axis=1
         )
@@ -175,12 +174,12 @@ def _filter_bounds(request: Request, given: Given, probe_a: Probe, norms, keys):
     if given.m is None or given.op_inv is not None:
         low, high = probe_a.interval
         return None, (low, high) if sign > 0 else (-high, -low), 0, 0
-    inverse = _inverse(request, given, norms[1], keys[1])
+    inverse = _inverse(request, given, norms[1], keys[0])
 
     def product(block):
         return sign * given.a(block)
 
-    low, high, _ = spectral_interval(product, inverse.__call__, keys[2], given.a.n, request.dtype)
+    low, high, _ = spectral_interval(product, inverse.__call__, keys[1], given.a.n, request.dtype)
     spent_m = inverse.products + LANCZOS_STEPS * (inverse.degree - 1)
     return inverse, (low, high), LANCZOS_STEPS, spent_m
 

@@ -238,6 +238,7 @@ class TestCounts:
         f = jax.jit(jax.value_and_grad(self.loss(1.0), has_aux=True))
         both, ((_, info), _) = self.counter.spent(f, self.potential)
         systems = both - forward
+        print("SYS", systems, forward, both)
         # Conjugate gradients on n = 60 need less than n products a column; a second eigensolve
         # would need as many products as the first.
         assert 0 < systems < 60 * self.k

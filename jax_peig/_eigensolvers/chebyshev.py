@@ -26,6 +26,7 @@ from jax_peig import _blocks, _tolerances
 from jax_peig._eigensolvers import filtering
 from jax_peig._eigensolvers.ritz import (
     Goal,
+    Lengths,
     Ritz,
     Spectrum,
     enough,
@@ -183,7 +184,7 @@ def _iterate(problem: "_Problem", start: Block, worthwhile: Array) -> Ritz:
         vectors=end.x,
         AX=goal.sign * end.ax,
         MX=end.x if end.mx is None else end.mx,
-        steps=end.step,
+        steps=jnp.maximum(end.step, 0),
         products=end.products,
         products_M=end.products_M,
         stagnated=end.step < goal.max_steps,  # if it did not converge
@@ -213,8 +214,8 @@ class _Problem(NamedTuple):
         real = jnp.finfo(start.dtype).dtype
         zero, width = jnp.zeros_like(start), start.shape[1]
         count = jnp.array(0)
-        state = _State(
-            x=zero,
+        return _State(
+            x=start,
             ax=zero,
             mx=None if self.mass is None else zero,
             theta=jnp.zeros(width, real),
@@ -223,7 +224,7 @@ class _Problem(NamedTuple):
             upper=self.filter.upper(),
             best=jnp.array(jnp.inf, real),
             since=count,
-            step=count,
+            step=count - 1,  # the first is Rayleigh-Ritz in the span of the start alone
             products=count,
             products_M=count,
             finite=jnp.array(True),
@@ -232,15 +233,17 @@ class _Problem(NamedTuple):
             done=~worthwhile,
             history=self.goal.monitor.begin(self.goal.k, start.dtype),
         )
-        return jax.lax.cond(
-            worthwhile, lambda: self.judge(self.rayleigh_ritz(state, start)), lambda: state
-        )
 
     def iterate(self, state: _State) -> _State:
         pairs = filtering.Pairs(
             state.x, state.ax, state.mx, state.theta, state.place, state.relative
         )
-        block, products, products_M = self.filter(pairs, state.upper, state.step)
+        none = jnp.zeros_like(state.products)
+        block, products, products_M = jax.lax.cond(
+            state.step < 0,
+            lambda: (state.x, none, none),
+            lambda: self.filter(pairs, state.upper, state.step),
+        )
         after = state._replace(
             step=state.step + 1,
             products=state.products + products,
@@ -260,7 +263,7 @@ class _Problem(NamedTuple):
             """Orthonormal first; random columns for those that were dependent to rounding."""
             key = jax.random.fold_in(self.key, state.step)
             fresh = _blocks.random_block(key, block.shape[0], width, dtype)
-            alive = _blocks.column_norms(small) > 0
+            alive = _blocks.present(small)
             ortho = block @ small
             fresh = _blocks.project_out(fresh, ortho, product @ small)
             block = jnp.where(alive[None, :], ortho, _blocks.unit_columns(fresh))
@@ -290,18 +293,18 @@ class _Problem(NamedTuple):
     def judge(self, state: _State) -> _State:
         """Residuals, the order of the pairs, and whether to stop."""
         goal = self.goal
-        state, r = self.ordered(state)
-        relative = relative_residuals(r, state.theta, state.x, self.norms)
+        state, lengths = self.ordered(state)
+        relative = relative_residuals(lengths, state.theta, self.norms)
         worst = jnp.max(relative[: goal.k])
         line = state.theta
         if self.sigma is not None:
             line = jnp.sqrt(jnp.abs(state.place))
             line = line if self.filter.op_inv is None else 1 / line
-        found = enough(line, r, relative, state.x, goal)
-        finite = state.finite & jnp.all(jnp.isfinite(state.theta)) & jnp.all(jnp.isfinite(r))
+        found = enough(line, lengths, relative, goal)
+        finite = state.finite & jnp.all(jnp.isfinite(state.theta) & jnp.isfinite(lengths.r))
         better = worst < 0.9 * state.best
         since = jnp.where(better, 0, state.since + 1)
-        stuck = (since >= PATIENCE) & (worst < ROUNDING * _tolerances.eps(r.dtype))
+        stuck = (since >= PATIENCE) & (worst < ROUNDING * _tolerances.eps(worst.dtype))
         return state._replace(
             relative=relative,
             best=jnp.where(better, worst, state.best),
@@ -314,12 +317,13 @@ class _Problem(NamedTuple):
             ),
         )
 
-    def ordered(self, state: _State) -> tuple[_State, Block]:
-        """The pairs in the order of their place, with residuals; the interval made safe."""
+    def ordered(self, state: _State) -> tuple[_State, Lengths]:
+        """The pairs in the order of their place, their lengths; the interval made safe."""
         dual = state.x if state.mx is None else state.mx
         r = state.ax - dual * state.theta.astype(dual.dtype)[None, :]
         # ||r|| in the M^{-1} norm, about: ||x|| is some ||M||^{-1/2}, one without M.
-        length = _blocks.column_norms(r) * _blocks.column_norms(state.x)
+        lengths = Lengths.of(r, state.theta, state.x, self.norms)
+        length = lengths.r * lengths.x
         if self.sigma is None:
             place, reach = state.theta, state.theta[-1] + length[-1]
         else:
@@ -332,7 +336,7 @@ class _Problem(NamedTuple):
             state = state._replace(
                 x=state.x[:, order], ax=state.ax[:, order], mx=mx, theta=state.theta[order]
             )
-            r = r[:, order]
+            lengths = Lengths(lengths.r[order], lengths.x[order])
         if self.filter.op_inv is not None:
             upper = state.upper
         elif self.mass is None:
@@ -341,7 +345,7 @@ class _Problem(NamedTuple):
             # The largest Ritz value falls, unless the interval ends below the spectrum of D A.
             rose = (state.step > 1) & (place[-1] > state.place[-1])
             upper = state.upper + jnp.where(rose, 0.1 * (state.upper - place[0]), 0)
-        return state._replace(place=place, upper=upper), r
+        return state._replace(place=place, upper=upper), lengths
 
 
 def _condition(small: Array, g: Array) -> Array:

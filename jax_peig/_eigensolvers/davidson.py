@@ -42,6 +42,7 @@ from jax_peig._eigensolvers.ritz import (
     SAFETY,
     Goal,
     Layers,
+    Lengths,
     Ritz,
     block_width,
     multiply,
@@ -325,14 +326,15 @@ class _Problem(NamedTuple):
         theta, c, small = self.ritz(state)
         x = Layers.of(tuple(block @ c[:, : self.width] for block in state.basis))
         r = x.a - x.m @ small
-        relative = relative_residuals(r, theta, x.v, self.norms)
+        lengths = Lengths.of(r, theta, x.v, self.norms)
+        relative = relative_residuals(lengths, theta, self.norms)
         finite = state.finite & jnp.all(jnp.isfinite(theta)) & jnp.all(jnp.isfinite(r))
         converged = relative <= SAFETY * goal.tol
         settled = jnp.all(converged[:k])
         feeding = state.fed < state.queued
         witness = ~feeding & (q > 0)
         lowest = jnp.minimum(q, self.width - 1)  # the witness's Ritz pair; p = k has none
-        missed, complete = self.verdict(state, theta, r, x.v, converged)
+        missed, complete = self.verdict(state, theta, lengths, converged)
         missed, complete = missed & witness & settled, complete & witness & settled
 
         # Progress of each wanted pair, and of the witness, counted in steps spent on it.
@@ -377,18 +379,18 @@ class _Problem(NamedTuple):
         )
 
     def verdict(
-        self, state: _State, theta: Array, r: Block, vectors: Block, converged: Array
+        self, state: _State, theta: Array, lengths: Lengths, converged: Array
     ) -> tuple[Array, Array]:
         """Whether the witness shows that a wanted pair was missed, or that none was.
 
         With u a missing vector, lam <= theta_k, and x the witness's Ritz vector, |u^H x| is at most
         ||r|| / (theta - theta_k): see `CHANCE`. A converged copy of the k-th does as well.
         """
-        n, lowest = vectors.shape[0], jnp.minimum(state.deflated, self.width - 1)
+        n, lowest = state.basis[0].shape[0], jnp.minimum(state.deflated, self.width - 1)
         distance = (theta - theta[self.goal.k - 1])[lowest]
         # theta is right to ||r|| ||x|| or better, up to the spread of M's spectrum.
-        bound = (_blocks.column_norms(r) * _blocks.column_norms(vectors))[lowest]
-        rounding = _tolerances.rank(r.dtype) * jnp.max(jnp.sum(jnp.abs(state.h), axis=1))
+        bound = (lengths.r * lengths.x)[lowest]
+        rounding = _tolerances.rank(theta.dtype) * jnp.max(jnp.sum(jnp.abs(state.h), axis=1))
         missed = distance < -rounding
         heard = (state.filled >= state.deflated + TESTIMONY) | (self.width == self.goal.k)
         apart = (bound > 0) & (bound <= CHANCE / n**0.5 * distance)

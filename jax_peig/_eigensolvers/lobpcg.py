@@ -32,6 +32,7 @@ from jax_peig import _blocks, _tolerances
 from jax_peig._eigensolvers.ritz import (
     Goal,
     Layers,
+    Lengths,
     Ritz,
     block_width,
     enough,
@@ -209,7 +210,7 @@ class _Problem(NamedTuple):
         return state._replace(
             basis=basis,
             small=_blocks.herm(_blocks.gram(basis[0], basis[1])),
-            alive=jnp.concatenate([_blocks.column_norms(c) > 0.5, _blocks.column_norms(q) > 0]),
+            alive=jnp.concatenate([_kept(c), _blocks.present(q)]),
             theta=theta,
             products=state.products + width,
             products_M=state.products_M + (0 if self.mass is None else 2 * width),
@@ -224,19 +225,13 @@ class _Problem(NamedTuple):
         goal, theta, width = self.goal, state.theta, state.theta.shape[0]
         x = Layers.of(tuple(block[:, :width] for block in state.basis))
         r = x.a - x.m * theta.astype(x.m.dtype)[None, :]
-        # Norms in one pass: divided by their natural sizes the squares cannot overflow.
-        norm_a, norm_m = self.norms
-        unit = _blocks.reciprocal(jnp.sqrt(norm_m))  # of the length of x
-        size = (norm_a + jnp.max(jnp.abs(theta)) * norm_m) * unit
-        lengths = _norms(r, size)
-        ones = state.alive[:width].astype(unit.dtype)
-        length_x = ones if self.mass is None else _norms(x.v, unit)
-        # Blocks of one row with the same norms.
-        as_r, as_x = lengths[None, :], length_x[None, :]
-        relative = relative_residuals(as_r, theta, as_x, self.norms)
+        lengths = Lengths.of(r, theta, x.v, self.norms)
+        if self.mass is None:
+            lengths = lengths._replace(x=state.alive[:width].astype(theta.dtype))
+        relative = relative_residuals(lengths, theta, self.norms)
         worst = jnp.max(relative[: goal.k])
-        found = enough(theta, as_r, relative, as_x, goal)
-        finite = state.finite & jnp.all(jnp.isfinite(theta)) & jnp.all(jnp.isfinite(lengths))
+        found = enough(theta, lengths, relative, goal)
+        finite = state.finite & jnp.all(jnp.isfinite(theta) & jnp.isfinite(lengths.r))
         better = worst < 0.9 * state.best
         since = jnp.where(better, 0, state.since + 1)
         best = jnp.minimum(worst, state.best)
@@ -248,7 +243,7 @@ class _Problem(NamedTuple):
         )
         return state._replace(
             r=r,
-            lengths=lengths,
+            lengths=lengths.r,
             history=history,
             best=jnp.where(better, worst, state.best),
             since=since,
@@ -276,7 +271,7 @@ class _Problem(NamedTuple):
         g = scale[:, None] * g * scale[None, :] + jnp.where(scale == 0, eye, 0)
         lower = jnp.linalg.cholesky(g - c.conj().T @ c)  # NaN where not positive definite
         inverse = jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
-        size = jnp.mean(_blocks.column_norms(inverse) ** 2)
+        size = jnp.sum(jnp.abs(inverse) ** 2) / inverse.shape[1]
         eps = _tolerances.eps(g.dtype)
         limit = min(0.1 * eps**-0.25, (0.1 * self.goal.tol * eps**-0.75) ** 2)
         clear = (size <= max(limit, 1.5)) & jnp.all(diagonal >= 0)
@@ -320,7 +315,7 @@ class _Problem(NamedTuple):
         lower = cross.conj().T @ c_old + inside @ c_new
         corner = _blocks.herm(c_old.conj().T @ upper + c_new.conj().T @ lower)  # (m, m)
         h = jnp.block([[state.small, upper], [upper.conj().T, corner]])
-        alive = jnp.concatenate([state.alive, _blocks.column_norms(c_new) > 0])
+        alive = jnp.concatenate([state.alive, _blocks.present(c_new)])
         theta, c = _rayleigh_ritz(h, alive, width)
         cx = c[:, :width]
         # P: what is new in X, C with the rows of X left out, made orthonormal to C.
@@ -332,7 +327,7 @@ class _Problem(NamedTuple):
         return state._replace(
             basis=tuple(v @ of_old + w @ of_new for v, w in zip(state.basis, fresh, strict=True)),
             small=_blocks.herm(c.conj().T @ h @ c),
-            alive=_blocks.column_norms(c) > 0.5,
+            alive=_kept(c),
             theta=theta[:width],
             step=state.step + 1,
             products=state.products + width,
@@ -361,21 +356,23 @@ def _rayleigh_ritz(h: Array, alive: Array, width: int) -> tuple[Array, Array]:
     return theta, jnp.where(alive[:, None], c, 0)
 
 
+def _kept(c: Array) -> Array:
+    """Which of the orthonormal columns are no dropped directions."""
+    return jnp.sum(jnp.abs(c) ** 2, axis=0) > 0.5
+
+
 def _orthonormal_to(cx: Array, cp: Array) -> Array:
     """Make columns ``cp`` orthonormal and orthogonal to ``cx``.
 
     As for blocks, a column that is rounding after the projection is dropped.
     """
-    for _ in range(2):
+
+    def once(_, cp):
         cp = _blocks.project_out(_blocks.unit_columns(cp), cx, cx)
-        keep = _blocks.column_norms(cp) > _tolerances.rank(cp.dtype)
+        keep = _blocks.scaled_norms(cp, one) > _tolerances.rank(cp.dtype)
         cp = jnp.where(keep[None, :], cp, 0)
         small, _ = _blocks.orthonormalizer(cp.conj().T @ cp)
-        cp = cp @ small
-    return cp
+        return cp @ small
 
-
-def _norms(block: Block, size: Array) -> Array:
-    """Euclidean norms of the columns, which are of about ``size``."""
-    scaled = block * _blocks.reciprocal(size).astype(block.dtype)
-    return jnp.sqrt(jnp.sum(jnp.abs(scaled) ** 2, axis=0)) * size
+    one = jnp.ones((), jnp.finfo(cp.dtype).dtype)
+    return jax.lax.fori_loop(0, 2, once, cp)

@@ -85,17 +85,31 @@ def residuals(ritz: Ritz) -> Block:
     return ritz.AX - ritz.MX * ritz.values.astype(ritz.MX.dtype)[None, :]
 
 
-def relative_residuals(block: Block, values: Array, vectors: Block, norms) -> Array:
+class Lengths(NamedTuple):
+    """Euclidean norms of the columns of a block of residuals and of its vectors."""
+
+    r: Array
+    x: Array
+
+    @classmethod
+    def of(cls, r: Block, values: Array, vectors: Block, norms) -> "Lengths":
+        """In one pass each: divided by their natural sizes the squares cannot overflow."""
+        norm_a, norm_m = norms
+        natural = jnp.sqrt(_blocks.reciprocal(norm_m))  # of M-orthonormal vectors
+        size = (norm_a + jnp.max(jnp.abs(values)) * norm_m) * natural
+        return cls(_blocks.scaled_norms(r, size), _blocks.scaled_norms(vectors, natural))
+
+
+def relative_residuals(lengths: Lengths, values: Array, norms) -> Array:
     """||r|| / ((||A|| + |lam| ||M||) ||x||) for every column: what is held against ``tol``."""
     norm_a, norm_m = norms
-    length = _blocks.column_norms(vectors)
+    r, length = lengths
     size = (norm_a + jnp.abs(values) * norm_m) * length
-    r = _blocks.column_norms(block)
     relative = jnp.where(r == 0, 0, r / jnp.where(size > 0, size, 1))
     return jnp.where(length == 0, jnp.inf, relative)  # a dropped direction is no eigenvector
 
 
-def enough(theta: Array, r: Block, relative: Array, vectors: Block, goal: Goal) -> Array:
+def enough(theta: Array, lengths: Lengths, relative: Array, goal: Goal) -> Array:
     """Whether the wanted pairs converged and the first guard vector shows that they are all.
 
     For blocks that began at random. The values ``theta`` are those of sign A, ascending, or
@@ -107,9 +121,9 @@ def enough(theta: Array, r: Block, relative: Array, vectors: Block, goal: Goal) 
     if theta.shape[0] == k:
         return converged
     # An eigenvalue lies within ||r|| ||x|| of theta, up to the spread of M's spectrum.
-    bound = _blocks.column_norms(r)[k] * _blocks.column_norms(vectors)[k]
+    bound = lengths.r[k] * lengths.x[k]
     apart = bound <= 0.1 * (theta[k] - theta[k - 1])
-    strict = min(goal.tol, _tolerances.eps(r.dtype) ** 0.5)
+    strict = min(goal.tol, _tolerances.eps(theta.dtype) ** 0.5)
     return converged & (apart | (relative[k] <= SAFETY * strict))
 
 

@@ -20,7 +20,7 @@ import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
 from jax_peig._eigensolvers.filtering import MAX_DEGREE, Filter, Interval, Pairs, half_width
-from jax_peig._eigensolvers.ritz import SAFETY, Ritz, relative_residuals
+from jax_peig._eigensolvers.ritz import SAFETY, Lengths, Ritz, relative_residuals
 from jax_peig._types import Array, Block
 
 WIDTH = 4
@@ -85,8 +85,8 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array) -> Testimony:
     def judge(state: _State) -> _State:
         r = state.ay - state.y * state.theta.astype(dtype)[None, :]
         distance = state.theta - known[k - 1]
-        length = _blocks.column_norms(r)
-        relative = relative_residuals(r, state.theta, state.y, sifter.norms)
+        lengths = Lengths.of(r, state.theta, state.y, sifter.norms)
+        length, relative = lengths.r, relative_residuals(lengths, state.theta, sifter.norms)
         missed = distance[0] < -rounding
         strict = min(goal.tol, _tolerances.eps(dtype) ** 0.5)
         contradiction = (distance[0] > rounding) & (length < state.amplitude * distance)[0]
