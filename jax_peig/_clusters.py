@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.ritz import Lengths
 from jax_peig._linear_solvers import minres
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
@@ -22,9 +21,9 @@ ROUNDING = 10
 
 
 def error_bounds(
-    values: Array, r: Block, lengths: Lengths, m: Operator | None, norms
+    values: Array, r: Block, lengths: tuple[Array, Array], m: Operator | None, norms
 ) -> tuple[Array, Array, Array]:
-    """Distances within which an eigenvalue of the pencil lies, (b,).
+    """Distances within which an eigenvalue of the pencil lies, (b,); ``lengths`` of R and X.
 
     Returned with the number of products with M, and whether M looked positive definite.
 
@@ -33,7 +32,8 @@ def error_bounds(
     is at most ||s||^2 / lam_min(M), for which the smallest Rayleigh quotient of the y stands, with
     `MARGIN` for its being an upper bound of lam_min(M).
     """
-    norm, noise = lengths.r, ROUNDING * rounding(values, norms) * lengths.x
+    norm, size = lengths
+    noise = ROUNDING * rounding(values, norms) * size
     norm_m = norms[1]
     if m is None:
         return norm + noise, jnp.array(0), jnp.array(True)

@@ -25,10 +25,10 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
 from jax_peig import _blocks, _clusters, _sylvester, _well_posed
-from jax_peig._complement import Fixed
 from jax_peig._linear_map import LinearMap, bind, jvp_along
 from jax_peig._operators import Operator, apply_hermitian
 from jax_peig._sylvester import Settings, System
+from jax_peig._systems import Fixed
 from jax_peig._types import Array, Block
 
 
@@ -45,6 +45,7 @@ class Facts(NamedTuple):
     """What the forward solve found out, without derivative; a pytree."""
 
     fixed: Fixed
+    mx: Block | None  # M X, where there is an M
     labels: Array  # (k,) clusters
     cut: Array  # (k,) pairs of a cluster that k cuts
     converged: Array  # all k pairs did
@@ -294,6 +295,8 @@ def _attach_jvp(rules, primals, tangents):
     lam, x = attach(rules, a, m, lam, x, facts)
     ax, adx = _product_and_tangent(a, a_dot, x)
     mx, mdx = _product_and_tangent(m, m_dot, x)
+    if facts.mx is not None:
+        mx = _with_value(facts.mx, mx)  # the forward solve's; A X is of use in derivatives alone
     d = _clusters.mask(facts.labels)
     block = jnp.where(d, _blocks.herm(_blocks.gram(x, ax)), 0)
     r = _with_value(jnp.diag(lam).astype(x.dtype), block)

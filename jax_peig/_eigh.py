@@ -10,7 +10,6 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 
 from jax_peig import _arguments, _blocks, _derivatives, _tolerances
 from jax_peig._account import account, diagnose, usable
-from jax_peig._complement import Fixed, Systems, guards_of
 from jax_peig._eigensolvers.ritz import Ritz, residuals
 from jax_peig._monitor import Monitor
 from jax_peig._operators import Operator, as_operator, hermitian_part
@@ -21,6 +20,7 @@ from jax_peig._request import Given, Request
 from jax_peig._results import Info, PartialEigh, Status
 from jax_peig._solve import basis_width, block_width, solve
 from jax_peig._sylvester import Settings
+from jax_peig._systems import Fixed, Systems, guards_of
 from jax_peig._types import Array, ArrayLike, Block, DTypeLike, OperatorLike
 
 # Steps by default: of a block; of the filter, up to 200 products each; of single products.
@@ -340,7 +340,8 @@ def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -
     tol = _derivative_tolerance(info.error_bounds, info.gap, info.cut)
     tol = jnp.where(jnp.isnan(given.derivative_tol), tol, given.derivative_tol)
     fixed = fixed._replace(tol=tol)
-    facts = _derivatives.Facts(fixed, info.clusters, cut, info.status == Status.CONVERGED)
+    mx = None if m is None else jnp.where(valid, ritz.MX[:, :k], jnp.nan)
+    facts = _derivatives.Facts(fixed, mx, info.clusters, cut, info.status == Status.CONVERGED)
     return Solved(a, m, lam, x, info, facts)
 
 

@@ -11,7 +11,6 @@ and within span(X + dX) Rayleigh-Ritz finds the rest.
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _complement
-from jax_peig._complement import Systems
 from jax_peig._eigensolvers.ritz import (
     Layers,
     Lengths,
@@ -20,6 +19,7 @@ from jax_peig._eigensolvers.ritz import (
     relative_residuals,
     residuals,
 )
+from jax_peig._systems import Systems
 from jax_peig._types import Array
 
 

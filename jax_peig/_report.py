@@ -17,10 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_peig import _blocks, _complement, _derivatives, _eigh, _tolerances, _well_posed
-from jax_peig._complement import Systems
 from jax_peig._recording import visited_by
 from jax_peig._request import Given, Request
 from jax_peig._results import Info, PartialEigh, Status
+from jax_peig._systems import Systems
 from jax_peig._types import Array, PyTree
 
 # How much further the systems are solved for the reference.
@@ -45,9 +45,9 @@ class CallReport:
         True relative residuals of the linear systems; 0 for a pair whose vector has no cotangent.
     tolerance : float
         What they had to reach.
-    products : int
-        With A, that the linear systems took; those of "cg", "gmres", "shift-invert" and callables,
-        which do not tell, left out.
+    steps, products : int
+        Iterations, and products of one vector with A, that the linear systems took; those of "cg",
+        "gmres" and callables, which do not tell, and products with OPinv left out.
     gauge : float
         The part of the cotangent that depends on an arbitrary choice, over the cotangent: zero but
         for rounding where the loss is well-posed.
@@ -63,6 +63,7 @@ class CallReport:
     gap: float
     residuals: np.ndarray
     tolerance: float
+    steps: int
     products: int
     gauge: float
     problems: tuple[str, ...]
@@ -106,8 +107,8 @@ class DerivativeReport:
         for i, call in enumerate(self.calls):
             names = " then ".join(s if isinstance(s, str) else "a callable" for s in call.solvers)
             worst = np.max(call.residuals, initial=0.0)
-            counted = call.solvers[0] in ("eigenbasis", "chebyshev", "minres")
-            count = f"{call.products} products" if counted else "products not counted"
+            counted = call.solvers[0] in ("eigenbasis", "chebyshev", "minres", "shift-invert")
+            count = f"{call.steps} steps, {call.products} products" if counted else "not counted"
             lines.append(
                 f"call {i}: n = {call.n}, k = {call.k}, {call.method}; gap {call.gap:.1e}; systems "
                 f"by {names}: residual {worst:.1e} (tolerance {call.tolerance:.1e}), "
@@ -266,26 +267,26 @@ def _judge(static: tuple[Request, _derivatives.Rules], given: Given, cotangent) 
     lb, xb = cotangent[0], cotangent[1].conj()
     mx = x if m is None else m(x)
     full = _blocks.column_norms(xb)
-    residuals, products, solved = jnp.zeros_like(lam), jnp.array(0), jnp.array(True)
+    residuals, spent, solved = jnp.zeros_like(lam), (jnp.array(0),) * 2, jnp.array(True)
     if request.k < given.a.n:
         settings = rules.settings
         systems = Systems(a, m, x, mx, lam, facts.fixed, settings.sign)
         rhs = systems.dual(systems.dual(xb))
         solution = _complement.solve(systems, rhs, full, settings.solvers, settings.max_steps)
         residuals = solution.residuals * _blocks.reciprocal(_blocks.column_norms(rhs))
-        products, solved = solution.products, jnp.all(solution.converged)
+        spent, solved = (solution.steps, solution.products), jnp.all(solution.converged)
     skew = _well_posed.gauge_part(_blocks.gram(x, xb), facts.labels)
     size = jnp.max(_blocks.column_norms(x) * full)
     gauge = jnp.max(jnp.abs(skew)) * _blocks.reciprocal(size)
     ill = _well_posed.ill_posed(lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=False)
-    return info, facts.fixed.tol, residuals, products, solved, gauge, ill
+    return info, facts.fixed.tol, residuals, spent, solved, gauge, ill
 
 
 def _examine(
     request: Request, rules: _derivatives.Rules, given: Given, cotangent: tuple[Array, Array]
 ) -> CallReport:
     """The checks and the linear systems of one call."""
-    info, tol, residuals, products, solved, gauge, ill = _judge((request, rules), given, cotangent)
+    info, tol, residuals, spent, solved, gauge, ill = _judge((request, rules), given, cotangent)
     problems = []
     if int(info.status) != Status.CONVERGED:
         problems.append(f"the eigenpairs: {info.message}")
@@ -307,7 +308,8 @@ def _examine(
         gap=float(info.gap),
         residuals=np.asarray(residuals),
         tolerance=float(tol),
-        products=int(products),
+        steps=int(spent[0]),
+        products=int(spent[1]),
         gauge=float(gauge),
         problems=tuple(problems),
     )

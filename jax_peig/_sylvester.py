@@ -23,9 +23,9 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _complement, _well_posed
-from jax_peig._complement import Fixed, Systems
 from jax_peig._linear_map import LinearMap, bind, jvp_along
 from jax_peig._operators import Operator, apply_hermitian
+from jax_peig._systems import Fixed, Systems
 from jax_peig._types import Array, Block
 
 

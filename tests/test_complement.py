@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from jax_peig import Derivative, _complement, _mass, partial_eigh
-from jax_peig._complement import Fixed, Guards, Systems
 from jax_peig._eigensolvers.ritz import Spectrum
 from jax_peig._operators import as_operator
+from jax_peig._systems import Fixed, Guards, Systems
 from tests import spectra
 
 N, K, G = 80, 6, 4
