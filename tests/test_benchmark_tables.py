@@ -12,7 +12,18 @@ import pytest
 import scipy.linalg
 
 from . import spectra
-from .benchmarks import bounds, growth, ours, problems, report, rows, run, warm
+from .benchmarks import (
+    accuracy,
+    bounds,
+    costs,
+    growth,
+    ours,
+    problems,
+    report,
+    rows,
+    run,
+    warm,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -161,3 +172,39 @@ class TestBounds:
         row = bounds.describe([finding])
         assert row["violations"] == 2
         assert row["estimate_over_error"] == [0.5] * len(bounds.QUANTILES)
+
+
+class TestAccuracy:
+    def test_the_exact_gradient(self):
+        """Against central differences of the loss by LAPACK, along a Hermitian direction."""
+        rng = np.random.default_rng(0)
+        A, c = accuracy.draw(rng, np.float64)
+        direction = rng.standard_normal(A.shape)
+        direction = (direction + direction.T) * np.linalg.norm(A, 2) / accuracy.N
+
+        def loss(t):
+            lam, X = np.linalg.eigh(A + t * direction)
+            rho = np.sum(np.abs(X[:, : accuracy.K]) ** 2, axis=1)
+            return np.sum(c * rho**2) + np.sum(lam[: accuracy.K])
+
+        h = 1e-5
+        slope = (loss(h) - loss(-h)) / (2 * h)
+        wanted = np.vdot(accuracy.exact_gradient(A, c), direction).real
+        np.testing.assert_allclose(wanted, slope, rtol=1e-6)
+
+    def test_table(self, tmp_path):
+        saved = tmp_path / "accuracy.json"
+        assert accuracy.main(["--quick", "--save", str(saved)]) == 0
+        estimated, alarmed = read(saved)["rows"]
+        assert estimated["count"] == estimated["seen"] == 3
+        assert alarmed["refused"] == 0
+        assert alarmed["quantiles"][-1] < 0.1
+
+
+def test_costs(tmp_path, capsys):
+    saved = tmp_path / "costs.json"
+    assert costs.main(["--quick", "--save", str(saved)]) == 0
+    (row,) = read(saved)["rows"]
+    assert row["asymmetry"] < 1e-8
+    assert row["grad_blocks"] > 0
+    assert row["problem"] in capsys.readouterr().out

@@ -53,7 +53,7 @@ class JaxPeig(Solver):
             return "the polynomial is for the smallest pairs of a product"
         return None
 
-    def _solve(
+    def solve(
         self,
         problem: Problem,
         tol: float,
@@ -62,6 +62,7 @@ class JaxPeig(Solver):
         v0: Any = None,
         product: Callable[[Any, Any], Any] | None = None,
     ) -> Any:
+        """`partial_eigh` of a problem at theta, with another ``product`` in place of its own."""
         import jax_peig
 
         options: dict[str, Any] = {
@@ -106,7 +107,7 @@ class JaxPeig(Solver):
         """
         label = (problem, tol, warm)
         if label not in self._programs:
-            one = functools.partial(self._solve, problem, tol)
+            one = functools.partial(self.solve, problem, tol)
             function = jax.vmap(one, in_axes=(0, None)) if problem.batched else one
             arguments = [jnp.asarray(problem.theta), jax.random.key(0)]
             arguments += [jnp.asarray(problem.vectors)] if warm else []
@@ -122,7 +123,7 @@ class JaxPeig(Solver):
             if self.degree:  # info knows nothing of the preconditioner's own products
 
                 def solve(product: Any, t: Any) -> Any:
-                    return self._solve(problem, tol, t, key, product=product)
+                    return self.solve(problem, tol, t, key, product=product)
 
                 return _counted(problem, solve)
             return int(np.sum(np.asarray(out.info.products)))
@@ -143,7 +144,7 @@ class JaxPeig(Solver):
 
         def value(product: Any, t: Any) -> Any:
             def one(member: Any) -> Any:
-                return self._solve(problem, tol, member, key, product=product)[:2]
+                return self.solve(problem, tol, member, key, product=product)[:2]
 
             lam, X = jax.vmap(one)(t) if problem.batched else one(t)
             return problem.loss(loss, lam, X, w, c)
