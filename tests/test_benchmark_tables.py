@@ -195,7 +195,8 @@ class TestAccuracy:
     def test_table(self, tmp_path):
         saved = tmp_path / "accuracy.json"
         assert accuracy.main(["--quick", "--save", str(saved)]) == 0
-        estimated, alarmed = read(saved)["rows"]
+        estimated, total, alarmed = read(saved)["rows"]
+        assert estimated["quantiles"] == total["quantiles"]
         assert estimated["count"] == estimated["seen"] == 3
         assert alarmed["refused"] == 0
         assert alarmed["quantiles"][-1] < 0.1

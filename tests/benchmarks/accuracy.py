@@ -122,32 +122,39 @@ ESTIMATED = ["method", "", "tol", "problems", "seen", "within 3", "estimate / er
 
 
 def estimates(draws: int, methods: Any, tolerances: Any = TOLERANCES) -> Iterator[dict[str, Any]]:
-    """``draws`` problems for each method, shared out over the tolerances; a row for each method."""
+    """``draws`` problems for each method, shared out over the tolerances, and a row for all."""
     import jax_peig
 
     for position, method in enumerate(methods):
         rng = np.random.default_rng([1, position])
-        ratios = []
+        pairs: list[tuple[float, float]] = []
         for tol in tolerances:
             f = functools.partial(_loss, method=method, tol=tol)
+            before = len(pairs)
             for _ in range(-(-draws // len(tolerances))):
                 A, c = draw(rng, np.float64)
                 A = A.astype(complex)  # one program for both
                 found = jax_peig.derivative_report(f, jnp.asarray(A), jnp.asarray(c))
                 error = _relative_error(_hermitian(found.gradient), exact_gradient(A, c))
-                ratios.append((found.error / error, error))
-        ratio, error = np.array(ratios).T
-        seen = ~(error < ROUNDING)
-        ratio = ratio[seen]
-        yield {
-            "method": method,
-            "dtype": "",
-            "tol": "all",
-            "problems": len(ratios),
-            "seen": int(seen.sum()),
-            "count": int(np.sum((ratio <= 3) & (ratio >= 1 / 3))),
-            "quantiles": np.quantile(ratio, np.array(QUANTILES) / 100).tolist(),
-        }
+                pairs.append((found.error, error))
+            yield _estimated(method, f"{tol:g}", pairs[before:])
+        yield _estimated(method, "all", pairs)
+
+
+def _estimated(method: str, tol: str, pairs: list[tuple[float, float]]) -> dict[str, Any]:
+    estimate, error = np.array(pairs).T
+    seen = error > ROUNDING
+    ratio = estimate[seen] / error[seen]
+    return {
+        "method": method,
+        "dtype": "",
+        "tol": tol,
+        "problems": len(pairs),
+        "seen": int(seen.sum()),
+        "count": int(np.sum((ratio <= 3) & (ratio >= 1 / 3))),
+        "quantiles": np.quantile(ratio, np.array(QUANTILES) / 100).tolist() if ratio.size else [],
+        "errors": error.tolist(),
+    }
 
 
 ALARMED = ["method", "dtype", "tol", "problems", "refused", "given", "gradient error, quantiles"]
