@@ -37,7 +37,9 @@ def error_bounds(
     norm_m = norms[1]
     if m is None:
         return norm + noise, jnp.array(0), jnp.array(True)
-    unit = r * _blocks.reciprocal(norm).astype(r.dtype)[None, :]
+    # By a matrix product, which is computed once: where r is rounding, each fusion that computes it
+    # anew finds other digits.
+    unit = r @ jnp.diag(_blocks.reciprocal(norm).astype(r.dtype))
     report = minres.solve_and_report(
         lambda block, _: m(block), unit, jnp.full_like(norm, MASS_TOLERANCE), MASS_STEPS
     )

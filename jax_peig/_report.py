@@ -178,10 +178,12 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
         )
     shapes = [(result.eigenvalues, result.eigenvectors) for result in seen.results]
     zeros = jax.tree.map(jnp.zeros_like, shapes)
-    gradient, cotangents = _gradient(f, args, argnums, zeros)
-    refined, _ = _gradient(f, args, argnums, zeros, refine=True)
-    best, _ = _gradient(f, args, argnums, zeros, refine=True, further=FURTHER)
-    calls = tuple(_examine(*call, ct) for call, ct in zip(seen.calls, cotangents, strict=True))
+    (gradient, cotangents), pairs = _gradient(f, args, argnums, zeros)
+    (refined, _), _ = _gradient(f, args, argnums, zeros, refine=True)
+    (best, _), _ = _gradient(f, args, argnums, zeros, refine=True, further=FURTHER)
+    calls = tuple(
+        _examine(*call, *both) for call, *both in zip(seen.calls, pairs, cotangents, strict=True)
+    )
     size = _norm(best) or 1.0
 
     def distance(one: PyTree, other: PyTree) -> float:
@@ -242,17 +244,19 @@ def _run(f: Callable[..., Any], args: tuple, visitor: _Visitor) -> Any:
         return f(*args)
 
 
-def _gradient(f, args, argnums, offsets, **options) -> tuple[PyTree, list]:
-    """The gradients in the arguments and in offsets of the calls' results."""
+def _gradient(f, args, argnums, offsets, **options) -> tuple[tuple[PyTree, list], list]:
+    """The gradients in the arguments and in offsets of the calls' results, and those results."""
 
     def moved(some, offsets):
         full = list(args)
         for i, arg in zip(argnums, some, strict=True):
             full[i] = arg
-        return _run(f, tuple(full), _Visitor(offsets, **options))
+        visitor = _Visitor(offsets, **options)
+        value = _run(f, tuple(full), visitor)
+        return value, [(result.eigenvalues, result.eigenvectors) for result in visitor.results]
 
     some = tuple(jax.tree.map(jnp.asarray, args[i]) for i in argnums)
-    return jax.grad(moved, (0, 1))(some, offsets)
+    return jax.grad(moved, (0, 1), has_aux=True)(some, offsets)
 
 
 def _norm(tree: PyTree) -> float:
@@ -260,10 +264,15 @@ def _norm(tree: PyTree) -> float:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _judge(static: tuple[Request, _derivatives.Rules], given: Given, cotangent) -> tuple:
-    """Solve once more for a call's pairs, and then for its systems; apply the checks."""
+def _judge(static: tuple[Request, _derivatives.Rules], given: Given, pairs, cotangent) -> tuple:
+    """Solve a call once more, for its account, and then its systems; apply the checks.
+
+    The pairs are those that the cotangent belongs to: another program may round to other vectors
+    inside a cluster.
+    """
     request, rules = static
-    a, m, lam, x, info, facts = _eigh.solve_and_judge(request, rules, given)
+    a, m, _, _, info, facts = _eigh.solve_and_judge(request, rules, given)
+    lam, x = pairs
     lb, xb = cotangent[0], cotangent[1].conj()
     mx = x if m is None else m(x)
     full = _blocks.column_norms(xb)
@@ -283,10 +292,16 @@ def _judge(static: tuple[Request, _derivatives.Rules], given: Given, cotangent) 
 
 
 def _examine(
-    request: Request, rules: _derivatives.Rules, given: Given, cotangent: tuple[Array, Array]
+    request: Request,
+    rules: _derivatives.Rules,
+    given: Given,
+    pairs: tuple[Array, Array],
+    cotangent: tuple[Array, Array],
 ) -> CallReport:
     """The checks and the linear systems of one call."""
-    info, tol, residuals, spent, solved, gauge, ill = _judge((request, rules), given, cotangent)
+    info, tol, residuals, spent, solved, gauge, ill = _judge(
+        (request, rules), given, pairs, cotangent
+    )
     problems = []
     if int(info.status) != Status.CONVERGED:
         problems.append(f"the eigenpairs: {info.message}")

@@ -84,6 +84,7 @@ class Filter(NamedTuple):
     goal: Goal
     sigma: Array | None
     op_inv: BlockFunction | None
+    panel: int = PANEL  # the widest
 
     def __call__(self, pairs: Pairs, upper: Array, step: Array) -> tuple[Block, Array, Array]:
         """p(C) X, and the products with A and with M that it took."""
@@ -181,7 +182,7 @@ class Filter(NamedTuple):
         eps = _tolerances.eps(ratio.dtype)
         limit = eps**-GROWTH / jnp.clip(mixed, eps ** (GROWTH_LIMIT - GROWTH), 1)
         need = jnp.minimum(need, jnp.log(2 * limit) / jnp.max(growth))
-        need = jnp.max(need.reshape(panel_count(growth.shape[0]), -1), axis=1)
+        need = jnp.max(need.reshape(panel_count(growth.shape[0], self.panel), -1), axis=1)
         least, most = (2, MAX_DEGREE) if self.op_inv is None else (1, INVERSE_DEGREE)
         return jnp.where(need > 0, jnp.clip(jnp.ceil(need), least, most), 0).astype(int)
 
@@ -281,7 +282,7 @@ def half_width(lower: Array, upper: Array, lowest: Array) -> Array:
     return jnp.where(half > 0, half, 1)
 
 
-def panel_count(width: int) -> int:
-    """How many panels a block is filtered in: the fewest equal ones that fit."""
-    count = -(-width // PANEL)
+def panel_count(width: int, widest: int) -> int:
+    """How many panels a block is filtered in: the fewest equal ones that fit; else one."""
+    count = -(-width // widest)
     return count if width % count == 0 else 1

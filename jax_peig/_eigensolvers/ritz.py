@@ -12,6 +12,9 @@ from jax_peig._types import Array, Block
 
 # The recurrence's residuals have to be this much below the tolerance, so that the true ones are.
 SAFETY = 0.5
+# What underflow may have taken from a residual, in the smallest normal numbers: matrices of the
+# size of those have none that could be judged.
+HIDDEN = 1000.0
 
 
 class Goal(NamedTuple):
@@ -105,7 +108,8 @@ def relative_residuals(lengths: Lengths, values: Array, norms) -> Array:
     norm_a, norm_m = norms
     r, length = lengths
     size = (norm_a + jnp.abs(values) * norm_m) * length
-    relative = jnp.where(r == 0, 0, r / jnp.where(size > 0, size, 1))
+    hidden = HIDDEN * jnp.finfo(r.dtype).tiny
+    relative = (r + hidden) / jnp.where(size > 0, size, 1)
     return jnp.where(length == 0, jnp.inf, relative)  # a dropped direction is no eigenvector
 
 
