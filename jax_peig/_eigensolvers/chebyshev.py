@@ -40,8 +40,6 @@ from jax_peig._types import Array, Block, BlockFunction
 
 # Steps of the filter that a guess is worth.
 GUESS_STEPS = 4
-# The widest panel it is filtered in: narrow ones go no further than their own pairs need.
-GUESS_PANEL = 5
 # Steps without progress after which the iteration gives up, and the relative residual, in eps,
 # above which it does not.
 PATIENCE = 12
@@ -54,7 +52,7 @@ CONDITION = 1000
 def block_width(n: int, k: int) -> int:
     """The width of the block: k and the guard vectors, in equal panels of whole fours."""
     wanted = k + min(max(6, k // 2), 16)
-    count = -(-wanted // filtering.PANEL)
+    count = -(-wanted // filtering.BLOCK.panel)
     return min(n, count * 4 * -(-wanted // (4 * count)))
 
 
@@ -156,7 +154,7 @@ def improve(
     are returned behind it as guard vectors. For a poor or blind guess the answer is no.
     """
     few = goal._replace(max_steps=min(GUESS_STEPS, goal.max_steps))
-    sifter = filtering.Filter(a, None, None, interval, norms, few, None, None, GUESS_PANEL)
+    sifter = filtering.Filter(a, None, None, interval, norms, few, None, None, filtering.GUESS)
     ritz = _iterate(_Problem(a, None, sifter, norms, few, key, None), guess, worthwhile)
     if goal.k == guess.shape[0]:
         return ritz, jnp.asarray(ritz.complete)  # there is nothing else

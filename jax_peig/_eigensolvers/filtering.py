@@ -30,19 +30,14 @@ from jax_peig._mass import RoughInverse
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block, BlockFunction
 
-# Columns filtered together: a panel and its two companions stay in cache for n of some 10,000.
-PANEL = 20
-MAX_DEGREE = 200
 # With a solve the wanted values stand far out, and the first Ritz values say nothing of how far.
 INVERSE_DEGREE = 4
 # Growth of p over the block that rounding allows while nothing has converged, and at all, as powers
 # of 1/eps: 8e3 and 6e9 in float64, 54 and 2e4 in float32.
 GROWTH = 1 / 4
 GROWTH_LIMIT = 5 / 8
-# A step aims at this fraction of the tolerance: not quite all that is predicted is had.
-AIM = 0.1
-# The least gain of a step of `MAX_DEGREE` at the k-th pair. Where a cluster fills the block up to
-# its edge, the interval begins above it.
+# The least gain of a step of the highest degree at the k-th pair. Where a cluster fills the block
+# up to its edge, the interval begins above it.
 LEAST_GAIN = 30.0
 # Where the interval begins, as a fraction of the spectrum, while the block is random and has M.
 FIRST = 0.3
@@ -51,6 +46,20 @@ NARROW = 1e-3
 # How far above a guess its first interval begins, in mean distances of its values; then half that,
 # and so on.
 AHEAD = 3.0
+
+
+class Effort(NamedTuple):
+    """What a step of the filter may take, and what it is to reach."""
+
+    panel: int  # columns filtered together, at most
+    degree: int  # at most
+    aim: float  # fraction of the tolerance: not quite all that is predicted is had
+
+
+# A panel and its two companions stay in cache for n of some 10,000.
+BLOCK = Effort(20, 200, 0.1)
+# Narrow panels go no further than their own pairs need, where a guess leaves few steps to go.
+GUESS = Effort(5, 320, 0.3)
 
 
 class Pairs(NamedTuple):
@@ -84,7 +93,7 @@ class Filter(NamedTuple):
     goal: Goal
     sigma: Array | None
     op_inv: BlockFunction | None
-    panel: int = PANEL  # the widest
+    effort: Effort = BLOCK
 
     def __call__(self, pairs: Pairs, upper: Array, step: Array) -> tuple[Block, Array, Array]:
         """p(C) X, and the products with A and with M that it took."""
@@ -139,7 +148,7 @@ class Filter(NamedTuple):
     def interval(self, pairs: Pairs, upper: Array, step: Array) -> Interval:
         """The damped interval, with whatever it takes for p to grow below it."""
         k, place = self.goal.k, pairs.place
-        room = jnp.log(2 * LEAST_GAIN) / MAX_DEGREE
+        room = jnp.log(2 * LEAST_GAIN) / self.effort.degree
         least = place[k - 1] + (upper - place[k - 1]) * room**2 / 4
         edge = place[-1]
         if place.shape[0] == k > 1:
@@ -171,7 +180,7 @@ class Filter(NamedTuple):
         ratio = (interval.centre - interval.place) / interval.half
         growth = jnp.maximum(jnp.arccosh(jnp.maximum(ratio, 1)), _tolerances.eps(ratio.dtype))
         wanted = jnp.arange(growth.shape[0]) < k
-        gain = jnp.maximum(2 * relative / (AIM * tol), jnp.e)
+        gain = jnp.maximum(2 * relative / (self.effort.aim * tol), jnp.e)
         need = jnp.where(wanted & (relative > SAFETY * tol), jnp.log(gain) / growth, 0)
         # The guard vectors follow the worst of the wanted, or come on by themselves.
         need = jnp.where(wanted, need, jnp.maximum(jnp.max(need), 3 / growth[k - 1]))
@@ -182,8 +191,8 @@ class Filter(NamedTuple):
         eps = _tolerances.eps(ratio.dtype)
         limit = eps**-GROWTH / jnp.clip(mixed, eps ** (GROWTH_LIMIT - GROWTH), 1)
         need = jnp.minimum(need, jnp.log(2 * limit) / jnp.max(growth))
-        need = jnp.max(need.reshape(panel_count(growth.shape[0], self.panel), -1), axis=1)
-        least, most = (2, MAX_DEGREE) if self.op_inv is None else (1, INVERSE_DEGREE)
+        need = jnp.max(need.reshape(panel_count(growth.shape[0], self.effort.panel), -1), axis=1)
+        least, most = (2, self.effort.degree) if self.op_inv is None else (1, INVERSE_DEGREE)
         return jnp.where(need > 0, jnp.clip(jnp.ceil(need), least, most), 0).astype(int)
 
     # -- the recurrence -------------------------------------------------------------------------

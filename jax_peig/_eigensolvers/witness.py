@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.filtering import MAX_DEGREE, Filter, Interval, Pairs, half_width
+from jax_peig._eigensolvers.filtering import Filter, Interval, Pairs, half_width
 from jax_peig._eigensolvers.ritz import SAFETY, Lengths, Ritz, relative_residuals
 from jax_peig._types import Array, Block
 
@@ -113,7 +113,7 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array) -> Testimony:
         degree = jnp.minimum(
             jnp.log(2 * GAIN) / growth(known[k - 1]), jnp.log(2 * most) / growth(known[0])
         )
-        degree = jnp.clip(jnp.ceil(degree), 2, MAX_DEGREE).astype(int)
+        degree = jnp.clip(jnp.ceil(degree), 2, sifter.effort.degree).astype(int)
         pairs = Pairs(state.y, state.ay, None, state.theta, interval.place, state.theta)
         block = apart(sifter.polynomial(pairs, interval, degree))
         y, ay, theta, amplitude = ritz(block, state.amplitude)
