@@ -2,6 +2,7 @@
 
 from jax_peig import operators as operators
 from jax_peig import preconditioners as preconditioners
+from jax_peig._eigenspace import eigenspace as eigenspace
 from jax_peig._eigh import partial_eigh as partial_eigh
 from jax_peig._minres import MinresInfo as MinresInfo
 from jax_peig._minres import MinresStatus as MinresStatus
@@ -11,6 +12,7 @@ from jax_peig._options import Derivative as Derivative
 from jax_peig._report import CallReport as CallReport
 from jax_peig._report import DerivativeReport as DerivativeReport
 from jax_peig._report import derivative_report as derivative_report
+from jax_peig._results import Eigenspace as Eigenspace
 from jax_peig._results import Info as Info
 from jax_peig._results import PartialEigh as PartialEigh
 from jax_peig._results import PartialEighError as PartialEighError

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -176,6 +177,66 @@ def partial_eigh(
     >>> round(float(g.sum()), 4)  # w is linear in the springs' common factor
     0.4679
     """
+    return pairs(
+        A, M, k, which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, preconditioner=preconditioner,
+        M_solve=M_solve, OPinv=OPinv, method=method, basis=basis, tol=tol, max_steps=max_steps,
+        degeneracy_tol=degeneracy_tol, derivative=derivative, key=key, history=history,
+        progress=progress,
+    )  # fmt: skip
+
+
+def pairs(
+    A: OperatorLike, M: OperatorLike, k: int | None, *, whole: bool = False, **options: Any
+) -> PartialEigh:
+    """`partial_eigh` with its keyword arguments in ``options``, all or some of them.
+
+    With ``whole`` the k pairs are one cluster, and the eigenvalues (k,) are the matrix R (k, k).
+
+    Raises
+    ------
+    TypeError
+        For an unknown option; TypeError and ValueError as `partial_eigh`.
+    """
+    known = _defaults()
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(
+            f"unknown option {unknown[0]!r}; expected options of partial_eigh: {', '.join(known)}."
+        )
+    return _pairs(A, M, k, whole, **{**known, **options})
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """The keyword arguments of `partial_eigh`."""
+    found = inspect.signature(partial_eigh).parameters
+    return {name: p.default for name, p in found.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def _pairs(
+    A: OperatorLike,
+    M: OperatorLike,
+    k: int | None,
+    whole: bool,
+    *,
+    which: str,
+    sigma: ArrayLike | float | None,
+    n: int | None,
+    dtype: DTypeLike,
+    v0: ArrayLike | None,
+    preconditioner: OperatorLike,
+    M_solve: OperatorLike,
+    OPinv: OperatorLike,
+    method: str,
+    basis: int | None,
+    tol: float | None,
+    max_steps: int | None,
+    degeneracy_tol: float | None,
+    derivative: Derivative | None,
+    key: Array | None,
+    history: bool,
+    progress: bool,
+) -> PartialEigh:
     derivative = Derivative() if derivative is None else derivative
     k, n, dtype, method, reason = _arguments.check(
         A, M, k, which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, preconditioner=preconditioner,
@@ -219,7 +280,7 @@ def partial_eigh(
         ),
         key=jax.random.key(0) if key is None else key,
     )
-    rules = _rules(derivative, request, given)
+    rules = dataclasses.replace(_rules(derivative, request, given), whole=whole)
 
     def run(rules: _derivatives.Rules, given: Given) -> PartialEigh:
         return _over_devices(functools.partial(_partial_eigh, (request, rules)), request, given)
@@ -295,6 +356,8 @@ def _partial_eigh(static: tuple[Request, _derivatives.Rules], given: Given) -> P
     """The compiled part: solve without derivatives, judge, attach the derivatives."""
     request, rules = static
     a, m, lam, x, info, facts = solve_and_judge(request, rules, given)
+    if rules.whole:
+        lam = jnp.diag(lam).astype(x.dtype)
     lam, x = _derivatives.attach(rules, a, m, lam, x, facts)
     return PartialEigh(lam, x, info)
 
@@ -340,6 +403,8 @@ def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -
     tol = _derivative_tolerance(info.error_bounds, info.gap, info.cut)
     tol = jnp.where(jnp.isnan(given.derivative_tol), tol, given.derivative_tol)
     fixed = fixed._replace(tol=tol)
+    if rules.whole:  # a part of the space that has no derivative leaves none to the rest
+        cut = jnp.broadcast_to(info.cut, cut.shape)
     facts = _derivatives.Facts(fixed, info.clusters, cut, info.status == Status.CONVERGED)
     return Solved(a, m, lam, x, info, facts)
 

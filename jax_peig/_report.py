@@ -263,7 +263,7 @@ def _judge(static: tuple[Request, _derivatives.Rules], given: Given, cotangent) 
     """Solve once more for a call's pairs, and then for its systems; apply the checks."""
     request, rules = static
     a, m, lam, x, info, facts = _eigh.solve_and_judge(request, rules, given)
-    lb, xb = cotangent[0], cotangent[1].conj()
+    lb, xb = cotangent[0].conj(), cotangent[1].conj()
     mx = x if m is None else m(x)
     full = _blocks.column_norms(xb)
     residuals, products, solved = jnp.zeros_like(lam), jnp.array(0), jnp.array(True)
@@ -274,10 +274,15 @@ def _judge(static: tuple[Request, _derivatives.Rules], given: Given, cotangent) 
         solution = _complement.solve(systems, rhs, full, settings.solvers, settings.max_steps)
         residuals = solution.residuals * _blocks.reciprocal(_blocks.column_norms(rhs))
         products, solved = solution.products, jnp.all(solution.converged)
-    skew = _well_posed.gauge_part(_blocks.gram(x, xb), facts.labels)
+    b = _blocks.gram(x, xb)
+    skew, judge = _well_posed.gauge_part(b, facts.labels), _well_posed.ill_posed
     size = jnp.max(_blocks.column_norms(x) * full)
+    if rules.whole:
+        skew = _well_posed.turning_part(b, jnp.diag(lam).astype(x.dtype), lb)
+        size = size + jnp.max(jnp.abs(lam)) * jnp.max(jnp.abs(lb))
+        judge = _well_posed.space_ill_posed
+    ill = judge(lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=False)
     gauge = jnp.max(jnp.abs(skew)) * _blocks.reciprocal(size)
-    ill = _well_posed.ill_posed(lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=False)
     return info, facts.fixed.tol, residuals, products, solved, gauge, ill
 
 

@@ -160,6 +160,24 @@ def _on_host(x: Any, what: str) -> np.ndarray:
     return np.asarray(x)
 
 
+class Eigenspace(NamedTuple):
+    """The space of k eigenvectors, ``A X = M X R``, ``X^H M X = I``, as `eigenspace` returns it.
+
+    Attributes
+    ----------
+    rayleigh : (k, k)
+        R = X^H A X, Hermitian, of the dtype of the basis.
+    basis : (n, k)
+        X, one M-orthonormal basis of many: X Q with Q^H R Q is as good for every unitary Q.
+    info : Info
+        How good the pairs are from which it is made.
+    """
+
+    rayleigh: Array
+    basis: Array
+    info: Info
+
+
 class PartialEigh(NamedTuple):
     """Eigenpairs of ``A X = M X diag(w)``, ``X^H M X = I``.
 
