@@ -18,7 +18,7 @@ from jax_peig._operators import Operator, as_operator, hermitian_part
 from jax_peig._options import Derivative
 from jax_peig._recording import visitor
 from jax_peig._refinement import refine
-from jax_peig._request import Given, Request
+from jax_peig._request import Given, Polish, Request
 from jax_peig._results import Info, PartialEigh, Status
 from jax_peig._solve import basis_width, block_width, solve
 from jax_peig._sylvester import Settings
@@ -186,11 +186,18 @@ def partial_eigh(
 
 
 def pairs(
-    A: OperatorLike, M: OperatorLike, k: int | None, *, whole: bool = False, **options: Any
+    A: OperatorLike,
+    M: OperatorLike,
+    k: int | None,
+    *,
+    whole: bool = False,
+    polish: Polish | None = None,
+    **options: Any,
 ) -> PartialEigh:
     """`partial_eigh` with its keyword arguments in ``options``, all or some of them.
 
     With ``whole`` the k pairs are one cluster, and the eigenvalues (k,) are the matrix R (k, k).
+    ``polish`` improves what the eigensolver found before it is judged.
 
     Raises
     ------
@@ -203,7 +210,7 @@ def pairs(
         raise TypeError(
             f"unknown option {unknown[0]!r}; expected options of partial_eigh: {', '.join(known)}."
         )
-    return _pairs(A, M, k, whole, **{**known, **options})
+    return _pairs(A, M, k, whole, polish, **{**known, **options})
 
 
 @functools.cache
@@ -218,6 +225,7 @@ def _pairs(
     M: OperatorLike,
     k: int | None,
     whole: bool,
+    polish: Polish | None,
     *,
     which: str,
     sigma: ArrayLike | float | None,
@@ -265,6 +273,7 @@ def _pairs(
         max_steps=int(max_steps),
         degeneracy_tol=None if degeneracy_tol is None else float(degeneracy_tol),
         monitor=Monitor(max_steps + 1 if history else 0, bool(progress)),
+        polish=polish,
     )
     given = Given(
         a=as_operator(A, n, dtype, "A", widths=(1, k, width)),
@@ -370,6 +379,8 @@ def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -
     # The eigensolver sees parameters without tangents, and is never differentiated.
     frozen = jax.lax.stop_gradient(given._replace(a=a, m=m))
     ritz, probe_a, probe_m, helpful = solve(request, frozen)
+    if request.polish is not None:
+        ritz = request.polish(frozen.a, ritz, k)
     inner = frozen.derivative_preconditioner
     fixed = Fixed(
         preconditioner=frozen.preconditioner if inner is None else inner,
@@ -403,8 +414,6 @@ def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -
     tol = _derivative_tolerance(info.error_bounds, info.gap, info.cut)
     tol = jnp.where(jnp.isnan(given.derivative_tol), tol, given.derivative_tol)
     fixed = fixed._replace(tol=tol)
-    if rules.whole:  # a part of the space that has no derivative leaves none to the rest
-        cut = jnp.broadcast_to(info.cut, cut.shape)
     facts = _derivatives.Facts(fixed, info.clusters, cut, info.status == Status.CONVERGED)
     return Solved(a, m, lam, x, info, facts)
 

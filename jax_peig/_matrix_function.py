@@ -97,12 +97,12 @@ def hermitian_function(h: Scalar, R: ArrayLike) -> Array:
     second = second_divided_differences(h, lam, first)
     inside, unknown = _finite(first, n.dtype)
     image = jnp.diag(values).astype(n.dtype) + inside * n
-    image = image + _without_derivative(jnp.where(unknown, n, 0), 1)
+    image = image + without_derivative(jnp.where(unknown, n, 0), 1)
     inside, unknown = _finite(second, n.dtype)
     image = image + jnp.einsum("imj,im,mj->ij", inside, n, n)
     unknown = jnp.any(unknown, axis=2) | jnp.any(unknown, axis=0)
-    image = image + _without_derivative(jnp.where(unknown, n, 0), 2)
-    image = image + _without_derivative(n, 3)
+    image = image + without_derivative(jnp.where(unknown, n, 0), 2)
+    image = image + without_derivative(n, 3)
     return u @ image @ u.conj().T
 
 
@@ -157,7 +157,7 @@ def _finite(differences: Array, dtype) -> tuple[Array, Array]:
     return jnp.where(known, differences, 0).astype(dtype), ~known
 
 
-def _without_derivative(n: Array, order: int) -> Array:
+def without_derivative(n: Array, order: int) -> Array:
     """Zero, for n = 0, with derivatives in n that are zero below ``order`` and NaN at it."""
     (zero,) = bind(_Without(order + 1), [n], [n])
     return zero
@@ -171,7 +171,9 @@ class _Without(LinearMap):
 
     def __call__(self, residuals, inputs):
         (n,) = inputs
-        return [jnp.where(n == 0, 0, jnp.nan) + jnp.zeros_like(n) if self.level == 1 else 0 * n]
+        if self.level > 1:
+            return [jnp.zeros_like(n)]
+        return [jnp.where(n == 0, 0, jnp.nan).astype(n.dtype)]
 
     def transposed(self):
         return self

@@ -194,3 +194,24 @@ class PartialEigh(NamedTuple):
     eigenvalues: Array
     eigenvectors: Array
     info: Info
+
+
+class PartialSVD(NamedTuple):
+    """The k largest singular triplets, ``A V = U diag(s)``, ``A^H U = V diag(s)``.
+
+    Attributes
+    ----------
+    U : (m, k)
+        Left singular vectors, orthonormal columns.
+    s : (k,) real
+        Singular values, descending.
+    Vh : (k, n)
+        Right singular vectors, conjugated: orthonormal rows.
+    info : Info
+        How good the pairs (s, [u; v]/sqrt(2)) of [[0, A], [A^H, 0]] are.
+    """
+
+    U: Array
+    s: Array
+    Vh: Array
+    info: Info

@@ -113,8 +113,8 @@ def space_ill_posed(
     1. gauge  ``skew``, see `turning_part`, is zero but for rounding, however wide the space is.
     2. block  without Xb, C = herm(lb) is a multiple of I over every cluster: what rotates only the
               cluster leaves R as it is, and would change C.
-    3. cut    where k cuts a cluster, Xb lies in the span of M X. Of R alone it is no fault in the
-              first derivative: as of eigenvalues alone, that is a generalised gradient.
+    3. cut    where k cuts a cluster, Xb of its pairs lies in the span of M X. Of R alone it is no
+              fault in the first derivative: as of eigenvalues alone, a generalised gradient.
     """
     small = _tolerances.gauge(values.dtype)
     size, bad = jnp.zeros_like(values[0]), jnp.array(False)
@@ -123,7 +123,7 @@ def space_ill_posed(
         size = jnp.max(_blocks.column_norms(x)) * jnp.max(lengths)
         if not derived:
             rest = _blocks.column_norms(xb - mx @ _blocks.gram(x, xb))
-            bad = jnp.any(cut) & (jnp.max(rest) > small * jnp.max(lengths))
+            bad = jnp.any(cut & (rest > small * jnp.max(lengths)))
     if lb is not None:
         largest = jnp.max(jnp.abs(lb))
         size = size + jnp.max(jnp.abs(values)) * largest

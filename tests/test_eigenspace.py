@@ -56,8 +56,15 @@ def assert_close(found, wanted, rtol):
     np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol * np.max(np.abs(wanted)))
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
-@pytest.mark.parametrize("generalized", [False, True], ids=["standard", "generalized"])
+@pytest.mark.parametrize(
+    ("generalized", "dtype"),
+    [
+        (True, np.float64),
+        (False, np.complex128),
+        pytest.param(True, np.complex128, marks=pytest.mark.slow),
+        pytest.param(False, np.float64, marks=pytest.mark.slow),
+    ],
+)
 def test_gradient(generalized, dtype):
     for sizes in CLUSTERS:
         pencil = gf.make(sizes, seed=len(sizes), generalized=generalized, dtype=dtype)
