@@ -1,5 +1,6 @@
 """Differentiable partial eigendecomposition in JAX; see `partial_eigh`."""
 
+from jax_peig import bounds as bounds
 from jax_peig import operators as operators
 from jax_peig import preconditioners as preconditioners
 from jax_peig._eigenspace import eigenspace as eigenspace

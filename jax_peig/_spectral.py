@@ -48,18 +48,14 @@ def spectral_sum(
 
     Examples
     --------
-    The free energy of the four softest modes of a ring, which come in pairs:
+    The pair of states at 1 splits along E; their Boltzmann weights are smooth:
 
     >>> import jax, jax.numpy as jnp
     >>> from jax_peig import spectral_sum
-    >>> def free_energy(k):
-    ...     def ring(u):
-    ...         stretch = k * (jnp.roll(u, -1) - u)
-    ...         return u + jnp.roll(stretch, 1) - stretch
-    ...     return spectral_sum(lambda w: 0.5 * jnp.log(w), ring, k=5, n=12)
-    >>> g = jax.grad(free_energy)(jnp.ones(12))
-    >>> bool(jnp.allclose(g, g[0], rtol=1e-4))  # as the ring looks alike everywhere
-    True
+    >>> A, E = jnp.diag(jnp.array([1.0, 1.0, 2.0])), jnp.ones((3, 3))
+    >>> weight = jax.grad(lambda t: spectral_sum(lambda w: jnp.exp(-w), A + t * E, k=2))(0.0)
+    >>> round(float(weight), 4)  # -2 exp(-1)
+    -0.7358
     """
     return jnp.trace(hermitian_function(h, eigenspace(A, M, k, **options).rayleigh)).real
 
@@ -100,8 +96,8 @@ def density(h: Scalar, space: Eigenspace) -> Array:
     >>> rho = lambda t: density(boltzmann, eigenspace(A + t * E, k=2))
     >>> bool(jnp.allclose(rho(0.1)[:2], jnp.exp(-1.0) * jnp.cosh(0.1)))
     True
-    >>> bool(jnp.allclose(jax.jacfwd(jax.jacfwd(rho))(0.0)[:2], jnp.exp(-1.0)))
-    True
+    >>> [round(float(x), 4) + 0.0 for x in jax.jvp(rho, (0.0,), (1.0,))[1]]
+    [0.0, 0.0, 0.0, 0.0]
     """
     r, x, _ = _checked(space, "density")
     return jnp.sum((x @ hermitian_function(h, r)) * x.conj(), axis=1).real
