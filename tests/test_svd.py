@@ -88,6 +88,35 @@ def test_iterative(shape):
     np.testing.assert_allclose(gradient, [np.sum(e * (u @ vh)) for e in noise], rtol=1e-8)
 
 
+def test_iterative_beyond_the_rank():
+    """k = 5 of rank 3: k cuts 694 zeros of the dilation."""
+    values = np.array([3.0, 3.0, 2.0])
+    a, _ = matrix(values, (400, 300))
+    u, s, vh, info = svd(5)(a)
+    assert info.method == "chebyshev"
+    assert int(info.status) == 0
+    np.testing.assert_allclose(s, [*values, 0, 0], atol=1e-10)
+    for basis in (u, vh.T):
+        np.testing.assert_allclose(basis.T @ basis, np.eye(5), atol=1e-13)
+    np.testing.assert_allclose(a @ vh.T, u * s[None, :], atol=1e-9)
+
+
+def test_vmap():
+    batch = np.random.default_rng(0).normal(size=(3, 6, 4))
+    u, s, vh = jax.jit(jax.vmap(lambda a: partial_svd(a, 2)[:3]))(batch)
+    np.testing.assert_allclose(s, np.linalg.svd(batch, compute_uv=False)[:, :2], rtol=1e-13)
+    np.testing.assert_allclose(np.einsum("bmk,bmn->bkn", u, batch), s[:, :, None] * vh, atol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+def test_single_precision(dtype):
+    a, _ = matrix((3, 3, 1, 0), (7, 5), dtype)
+    u, s, vh, _ = partial_svd(a.astype(dtype), 4)
+    assert (u.dtype, s.dtype, vh.dtype) == (dtype, np.float32, dtype)
+    np.testing.assert_allclose(s, [3, 3, 1, 0], atol=3e-6)
+    np.testing.assert_allclose(u.conj().T @ u, np.eye(4), atol=3e-6)
+
+
 def test_every_kind_of_operator():
     a, _ = matrix((4, 3, 2, 1), (7, 5))
     sparse = scipy.sparse.csr_array(a)
@@ -222,6 +251,17 @@ class TestZeroSingularValues:
     @pytest.mark.parametrize("part", [lambda r: r.s[1], lambda r: r.U[0, 2], lambda r: r.Vh[2, 0]])
     def test_what_has_no_derivative(self, part):
         assert np.isnan(jax.grad(lambda a: part(partial_svd(a, 5)))(self.A)).all()
+
+
+def test_what_separate_triplets_cannot_carry():
+    """A linear function of the truncated SVD, where it has a gradient: NaN, not a wrong one."""
+    a, noise = matrix((3, 3, 1), (6, 5))
+
+    def truncated(a):
+        u, s, vh, _ = partial_svd(a, 2)
+        return jnp.sum(noise[0] * ((u * s[None, :]) @ vh))
+
+    assert np.isnan(jax.grad(truncated)(a)).all()
 
 
 def test_jax_8732():
