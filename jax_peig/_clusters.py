@@ -1,7 +1,7 @@
 """Error bounds of eigenvalues, and the clusters of those that cannot be told apart.
 
-The residual bound is Weyl's inequality; for M != I see Parlett, The Symmetric Eigenvalue Problem
-(1998), chapter 15.
+The residual bound is Weyl's inequality, see `bounds`; for M != I see Parlett, The Symmetric
+Eigenvalue Problem (1998), chapter 15.
 """
 
 import jax
@@ -11,6 +11,7 @@ from jax_peig import _blocks, _tolerances
 from jax_peig._linear_solvers import minres
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
+from jax_peig.bounds import second_order
 
 # MINRES on M for the error bounds: its residual enters squared and times the condition number of M.
 MASS_TOLERANCE = 1e-4
@@ -70,13 +71,11 @@ def error_estimates(values: Array, bounds: Array, labels: Array, rounding: Array
     Where that says nothing the bound itself stands. ``rounding`` is added.
     """
     same = mask(labels)
-    square = jnp.sum(jnp.where(same, bounds[None, :] ** 2, 0), axis=1)
+    together = jnp.sqrt(jnp.sum(jnp.where(same, bounds[None, :] ** 2, 0), axis=1))
     distance = jnp.abs(values[:, None] - values[None, :]) - bounds[None, :]
     gap = jnp.min(jnp.where(same, jnp.inf, distance), axis=1)
     gap = jnp.min(jnp.where(same, gap[None, :], jnp.inf), axis=1)
-    known = (gap > 0) & jnp.isfinite(gap)
-    estimate = jnp.where(known, square / jnp.where(known, gap, 1), jnp.inf)
-    return jnp.minimum(estimate + rounding, bounds)
+    return jnp.minimum(second_order(together, gap) + rounding, bounds)
 
 
 def cluster_labels(values: Array, radii: Array) -> Array:

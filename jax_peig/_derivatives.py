@@ -39,6 +39,7 @@ class Rules:
     settings: Settings
     refine: bool  # improve the pairs first
     on_gauge: str
+    whole: bool = False  # all pairs are one cluster, and the matrix R takes the place of lam
 
 
 class Facts(NamedTuple):
@@ -53,7 +54,7 @@ class Facts(NamedTuple):
 
 class _Residuals(NamedTuple):
     system: System
-    lam: Array
+    lam: Array  # (k,)
     facts: Facts
 
 
@@ -70,6 +71,8 @@ def pushforward(
     T R - R T = G off clusters, T = 0 inside                            closed form of 2.5, 2.6
     Z = -S(A' X - M' X R)                                                              (2.5)
     X' = X (T - M'_s / 2) + Z                                                          (2.4)
+
+    With ``rules.whole`` R' = G is the first, and T = 0.
     """
     x, r = res.system.x, res.system.r
     zero = jnp.zeros_like(x)
@@ -79,8 +82,8 @@ def pushforward(
         m_s = _blocks.herm(_blocks.gram(x, mdx))
         g = g - (r @ m_s + m_s @ r) / 2
         rhs = rhs - mdx @ r
-    lam_dot = jnp.diagonal(g).real
-    along = _between(res, g)
+    lam_dot = g if rules.whole else jnp.diagonal(g).real
+    along = jnp.zeros_like(g) if rules.whole else _between(res, g)
     if mdx is not None:
         along = along - m_s / 2
     z = -_sylvester.solve(res.system, rhs, rules.settings)
@@ -101,13 +104,19 @@ def pullback(
 
     The antisymmetric difference is taken before the division, so that a nearly degenerate pair of
     a gauge-invariant loss loses no accuracy. Without Xb no linear system is solved.
+
+    With ``rules.whole`` lb is the cotangent of R, (k, k), and C = herm(lb).
     """
     x, r = res.system.x, res.system.r
-    c = jnp.zeros_like(r) if lb is None else jnp.diag(lb.astype(r.dtype))
+    if lb is None:
+        c = jnp.zeros_like(r)
+    else:
+        c = _blocks.herm(lb) if rules.whole else jnp.diag(lb.astype(r.dtype))
     if xb is None:
         return x @ c, -x @ ((r @ c + c @ r) / 2)
     b = _blocks.gram(x, xb)
-    c = c + _between(res, (b - b.conj().T) / 2)
+    if not rules.whole:
+        c = c + _between(res, (b - b.conj().T) / 2)
     zb = -_sylvester.solve(res.system, xb, rules.settings)
     along = (r @ c + c @ r + _blocks.herm(b)) / 2
     return x @ c + zb, -x @ along - zb @ r
@@ -179,7 +188,8 @@ class _Push(LinearMap):
     def pull(self, residuals, cotangents, active):
         lb, xb = cotangents
         u, q, skew = bind(self.transposed(), residuals, cotangents)
-        check = _Check(self.tree, self.rules.on_gauge, self.rules.settings.on_unconverged)
+        rules = self.rules
+        check = _Check(self.tree, rules.on_gauge, rules.settings.on_unconverged, rules.whole)
         u, q = bind(check, residuals, [u, q, skew, lb, xb])
         return [u, q, None][: len(active)]
 
@@ -200,13 +210,15 @@ class _Pull(LinearMap):
 
     def __call__(self, residuals, inputs):
         res = jax.tree.unflatten(self.tree, residuals)
-        lb, xb = inputs
-        xb = None if xb is None else xb.conj()
+        lb, xb = (None if ct is None else ct.conj() for ct in inputs)
         u, q = pullback(res, lb, xb, self.rules)
-        if xb is None:
-            skew = jnp.zeros_like(res.system.r)
+        b = jnp.zeros_like(res.system.r)
+        if xb is not None:
+            b = _blocks.gram(res.system.x, xb)
+        if self.rules.whole:
+            skew = _well_posed.turning_part(b, res.system.r, lb)
         else:
-            skew = _well_posed.gauge_part(_blocks.gram(res.system.x, xb), res.facts.labels)
+            skew = _well_posed.gauge_part(b, res.facts.labels)
         return [u.conj(), q.conj(), skew.conj()]
 
     def transposed(self):
@@ -225,6 +237,7 @@ class _Check(LinearMap):
     tree: Any
     on_gauge: str
     on_unconverged: str
+    whole: bool
     derived: bool = False
 
     @property
@@ -247,9 +260,12 @@ class _Check(LinearMap):
             return jnp.array(True)
         xb = None if xb is None else xb.conj()
         facts, x, mx = res.facts, res.system.x, res.system.mx
-        bad = _well_posed.ill_posed(
-            res.lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=derived
-        )
+        if self.whole:
+            lb = None if lb is None else lb.conj()
+            judge = _well_posed.space_ill_posed
+        else:
+            judge = _well_posed.ill_posed
+        bad = judge(res.lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=derived)
         if self.on_gauge == "nan":
             return ~bad
         jax.debug.callback(_well_posed.warn_ill_posed, bad)
@@ -284,6 +300,7 @@ def attach(
 
     The eigensolver is given parameters without tangents and is never differentiated; its result
     passes through here and receives the derivatives of the pairs that it is an approximation of.
+    With ``rules.whole`` lam is the matrix R, whose value is diagonal.
     """
     del rules, a, m, facts
     return lam, x
@@ -297,10 +314,13 @@ def _attach_jvp(rules, primals, tangents):
     mx, mdx = _product_and_tangent(m, m_dot, x)
     if facts.mx is not None:
         mx = _with_value(facts.mx, mx)  # the forward solve's; A X is of use in derivatives alone
-    d = _clusters.mask(facts.labels)
-    block = jnp.where(d, _blocks.herm(_blocks.gram(x, ax)), 0)
-    r = _with_value(jnp.diag(lam).astype(x.dtype), block)
-    res = _Residuals(System(a, m, x, mx, r, facts.fixed), lam, facts)
+    if rules.whole:
+        r, values = lam, jnp.diagonal(lam).real
+    else:
+        d = _clusters.mask(facts.labels)
+        block = jnp.where(d, _blocks.herm(_blocks.gram(x, ax)), 0)
+        r, values = _with_value(jnp.diag(lam).astype(x.dtype), block), lam
+    res = _Residuals(System(a, m, x, mx, r, facts.fixed), values, facts)
     leaves, tree = jax.tree.flatten(res)
     lam_dot, x_dot = bind(_Push(tree, rules), leaves, [adx, mdx])
     if lam_dot is None:

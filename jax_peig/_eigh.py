@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 from typing import Any, NamedTuple
 
 import jax
@@ -16,7 +17,7 @@ from jax_peig._operators import Operator, as_operator, hermitian_part
 from jax_peig._options import Derivative
 from jax_peig._recording import visitor
 from jax_peig._refinement import refine
-from jax_peig._request import Given, Request
+from jax_peig._request import Given, Polish, Request
 from jax_peig._results import Info, PartialEigh, Status
 from jax_peig._solve import basis_width, block_width, solve
 from jax_peig._sylvester import Settings
@@ -176,6 +177,74 @@ def partial_eigh(
     >>> round(float(g.sum()), 4)  # w is linear in the springs' common factor
     0.4679
     """
+    return pairs(
+        A, M, k, which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, preconditioner=preconditioner,
+        M_solve=M_solve, OPinv=OPinv, method=method, basis=basis, tol=tol, max_steps=max_steps,
+        degeneracy_tol=degeneracy_tol, derivative=derivative, key=key, history=history,
+        progress=progress,
+    )  # fmt: skip
+
+
+def pairs(
+    A: OperatorLike,
+    M: OperatorLike,
+    k: int | None,
+    *,
+    whole: bool = False,
+    polish: Polish | None = None,
+    **options: Any,
+) -> PartialEigh:
+    """`partial_eigh` with its keyword arguments in ``options``, all or some of them.
+
+    With ``whole`` the k pairs are one cluster, and the eigenvalues (k,) are the matrix R (k, k).
+    ``polish`` improves what the eigensolver found before it is judged.
+
+    Raises
+    ------
+    TypeError
+        For an unknown option; TypeError and ValueError as `partial_eigh`.
+    """
+    known = _defaults()
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(
+            f"unknown option {unknown[0]!r}; expected options of partial_eigh: {', '.join(known)}."
+        )
+    return _pairs(A, M, k, whole, polish, **{**known, **options})
+
+
+@functools.cache
+def _defaults() -> dict[str, Any]:
+    """The keyword arguments of `partial_eigh`."""
+    found = inspect.signature(partial_eigh).parameters
+    return {name: p.default for name, p in found.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def _pairs(
+    A: OperatorLike,
+    M: OperatorLike,
+    k: int | None,
+    whole: bool,
+    polish: Polish | None,
+    *,
+    which: str,
+    sigma: ArrayLike | float | None,
+    n: int | None,
+    dtype: DTypeLike,
+    v0: ArrayLike | None,
+    preconditioner: OperatorLike,
+    M_solve: OperatorLike,
+    OPinv: OperatorLike,
+    method: str,
+    basis: int | None,
+    tol: float | None,
+    max_steps: int | None,
+    degeneracy_tol: float | None,
+    derivative: Derivative | None,
+    key: Array | None,
+    history: bool,
+    progress: bool,
+) -> PartialEigh:
     derivative = Derivative() if derivative is None else derivative
     k, n, dtype, method, reason = _arguments.check(
         A, M, k, which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, preconditioner=preconditioner,
@@ -204,6 +273,7 @@ def partial_eigh(
         max_steps=int(max_steps),
         degeneracy_tol=None if degeneracy_tol is None else float(degeneracy_tol),
         monitor=Monitor(max_steps + 1 if history else 0, bool(progress)),
+        polish=polish,
     )
     given = Given(
         a=as_operator(A, n, dtype, "A", widths=(1, k, width)),
@@ -219,7 +289,7 @@ def partial_eigh(
         ),
         key=jax.random.key(0) if key is None else key,
     )
-    rules = _rules(derivative, request, given)
+    rules = dataclasses.replace(_rules(derivative, request, given), whole=whole)
 
     def run(rules: _derivatives.Rules, given: Given) -> PartialEigh:
         return _over_devices(functools.partial(_partial_eigh, (request, rules)), request, given)
@@ -295,6 +365,8 @@ def _partial_eigh(static: tuple[Request, _derivatives.Rules], given: Given) -> P
     """The compiled part: solve without derivatives, judge, attach the derivatives."""
     request, rules = static
     a, m, lam, x, info, facts = solve_and_judge(request, rules, given)
+    if rules.whole:
+        lam = jnp.diag(lam).astype(x.dtype)
     lam, x = _derivatives.attach(rules, a, m, lam, x, facts)
     return PartialEigh(lam, x, info)
 
@@ -307,6 +379,8 @@ def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -
     # The eigensolver sees parameters without tangents, and is never differentiated.
     frozen = jax.lax.stop_gradient(given._replace(a=a, m=m))
     ritz, probe_a, probe_m, helpful = solve(request, frozen)
+    if request.polish is not None:
+        ritz = request.polish(frozen.a, ritz, k)
     inner = frozen.derivative_preconditioner
     fixed = Fixed(
         preconditioner=frozen.preconditioner if inner is None else inner,

@@ -273,7 +273,8 @@ def _judge(static: tuple[Request, _derivatives.Rules], given: Given, pairs, cota
     request, rules = static
     a, m, _, _, info, facts = _eigh.solve_and_judge(request, rules, given)
     lam, x = pairs
-    lb, xb = cotangent[0], cotangent[1].conj()
+    lam = jnp.diagonal(lam).real if rules.whole else lam
+    lb, xb = cotangent[0].conj(), cotangent[1].conj()
     mx = x if m is None else m(x)
     full = _blocks.column_norms(xb)
     residuals, spent, solved = jnp.zeros_like(lam), (jnp.array(0),) * 2, jnp.array(True)
@@ -284,10 +285,15 @@ def _judge(static: tuple[Request, _derivatives.Rules], given: Given, pairs, cota
         solution = _complement.solve(systems, rhs, full, settings.solvers, settings.max_steps)
         residuals = solution.residuals * _blocks.reciprocal(_blocks.column_norms(rhs))
         spent, solved = (solution.steps, solution.products), jnp.all(solution.converged)
-    skew = _well_posed.gauge_part(_blocks.gram(x, xb), facts.labels)
+    b = _blocks.gram(x, xb)
+    skew, judge = _well_posed.gauge_part(b, facts.labels), _well_posed.ill_posed
     size = jnp.max(_blocks.column_norms(x) * full)
+    if rules.whole:
+        skew = _well_posed.turning_part(b, jnp.diag(lam).astype(x.dtype), lb)
+        size = size + jnp.max(jnp.abs(lam)) * jnp.max(jnp.abs(lb))
+        judge = _well_posed.space_ill_posed
+    ill = judge(lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=False)
     gauge = jnp.max(jnp.abs(skew)) * _blocks.reciprocal(size)
-    ill = _well_posed.ill_posed(lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=False)
     return info, facts.fixed.tol, residuals, spent, solved, gauge, ill
 
 

@@ -1,10 +1,14 @@
 """What partial_eigh was asked for: the static part, and the arrays and operators."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 from jax_peig._monitor import Monitor
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
+
+# (A, Ritz, k) -> Ritz, better pairs.
+Polish: TypeAlias = Callable[[Operator, Any, int], Any]
 
 
 class Request(NamedTuple):
@@ -21,6 +25,7 @@ class Request(NamedTuple):
     max_steps: int
     degeneracy_tol: float | None
     monitor: Monitor
+    polish: Polish | None = None  # hashable by value
 
 
 class Given(NamedTuple):

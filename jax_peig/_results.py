@@ -160,6 +160,24 @@ def _on_host(x: Any, what: str) -> np.ndarray:
     return np.asarray(x)
 
 
+class Eigenspace(NamedTuple):
+    """The space of k eigenvectors, ``A X = M X R``, ``X^H M X = I``, as `eigenspace` returns it.
+
+    Attributes
+    ----------
+    rayleigh : (k, k)
+        R = X^H A X, Hermitian, of the dtype of the basis.
+    basis : (n, k)
+        X, one M-orthonormal basis of many: X Q with Q^H R Q is as good for every unitary Q.
+    info : Info
+        How good the pairs are from which it is made.
+    """
+
+    rayleigh: Array
+    basis: Array
+    info: Info
+
+
 class PartialEigh(NamedTuple):
     """Eigenpairs of ``A X = M X diag(w)``, ``X^H M X = I``.
 
@@ -175,4 +193,25 @@ class PartialEigh(NamedTuple):
 
     eigenvalues: Array
     eigenvectors: Array
+    info: Info
+
+
+class PartialSVD(NamedTuple):
+    """The k largest singular triplets, ``A V = U diag(s)``, ``A^H U = V diag(s)``.
+
+    Attributes
+    ----------
+    U : (m, k)
+        Left singular vectors, orthonormal columns.
+    s : (k,) real
+        Singular values, descending.
+    Vh : (k, n)
+        Right singular vectors, conjugated: orthonormal rows.
+    info : Info
+        How good the pairs (s, [u; v]/sqrt(2)) of [[0, A], [A^H, 0]] are.
+    """
+
+    U: Array
+    s: Array
+    Vh: Array
     info: Info

@@ -87,6 +87,55 @@ def ill_posed(
     return bad
 
 
+def turning_part(b: Array, r: Array, rb: Array | None) -> Array:
+    """B - B^H + 2 (R C - C R), C = herm(Rb): zero where no X Q, Q^H R Q changes the loss."""
+    skew = b - b.conj().T
+    if rb is None:
+        return skew
+    c = _blocks.herm(rb)
+    return skew + 2 * (r @ c - c @ r)
+
+
+def space_ill_posed(
+    values: Array,
+    labels: Array,
+    cut: Array,
+    x: Block,
+    mx: Block,
+    skew: Array,
+    lb: Array | None,
+    xb: Block | None,
+    *,
+    derived: bool,
+) -> Array:
+    """`ill_posed` for cotangents of (R, X), lb of R (k, k), of the whole space; a boolean.
+
+    1. gauge  ``skew``, see `turning_part`, is zero but for rounding, however wide the space is.
+    2. block  without Xb, C = herm(lb) is a multiple of I over every cluster: what rotates only the
+              cluster leaves R as it is, and would change C.
+    3. cut    where k cuts a cluster, Xb of its pairs lies in the span of M X. Of R alone it is no
+              fault in the first derivative: as of eigenvalues alone, a generalised gradient.
+    """
+    small = _tolerances.gauge(values.dtype)
+    size, bad = jnp.zeros_like(values[0]), jnp.array(False)
+    if xb is not None:
+        lengths = _blocks.column_norms(xb)
+        size = jnp.max(_blocks.column_norms(x)) * jnp.max(lengths)
+        if not derived:
+            rest = _blocks.column_norms(xb - mx @ _blocks.gram(x, xb))
+            bad = jnp.any(cut & (rest > small * jnp.max(lengths)))
+    if lb is not None:
+        largest = jnp.max(jnp.abs(lb))
+        size = size + jnp.max(jnp.abs(values)) * largest
+        if xb is None and not derived:
+            d, c = _clusters.mask(labels), _blocks.herm(lb)
+            average = d.astype(values.dtype) / jnp.sum(d, axis=1, keepdims=True, dtype=values.dtype)
+            mean = average @ jnp.diagonal(c).real
+            off = jnp.where(d, c - jnp.diag(mean).astype(c.dtype), 0)
+            bad |= jnp.any(jnp.abs(off) > _allowed(values, d) * largest)
+    return bad | jnp.any(jnp.abs(skew) > small * size)
+
+
 def _allowed(values: Array, d: Array) -> Array:
     """Relative size of what counts as rounding, for every pair of a cluster, (k, k)."""
     scale = jnp.max(jnp.abs(values))

@@ -1,0 +1,79 @@
+"""eigenspace: the space of k eigenvectors as one, whatever repeats inside it."""
+
+from typing import Any
+
+from jax_peig._eigh import pairs
+from jax_peig._results import Eigenspace
+from jax_peig._types import OperatorLike
+
+
+def eigenspace(
+    A: OperatorLike, M: OperatorLike = None, k: int | None = None, **options: Any
+) -> Eigenspace:
+    """Compute the space of k extreme or interior eigenvectors, differentiably as a whole.
+
+    ``A X = M X R``, ``X^H M X = I``, A Hermitian, M Hermitian positive definite. All k pairs are
+    one cluster: a loss of (R, X) that X -> X Q, R -> Q^H R Q leaves unchanged for every unitary Q
+    has exact derivatives of every order, whatever eigenvalues repeat among the k, also where it
+    weighs them differently, as smeared occupations do. See `hermitian_function`, `density`,
+    `spectral_apply` and `spectral_sum` for such losses.
+
+    Parameters
+    ----------
+    A : operator
+        As in `partial_eigh`.
+    M : operator, optional
+        As in `partial_eigh`.
+    k : int
+        The dimension of the space.
+    **options
+        The keyword arguments of `partial_eigh`: ``which``, ``sigma``, ``n``, ``dtype``, ``v0``,
+        ``preconditioner``, ``M_solve``, ``OPinv``, ``method``, ``basis``, ``tol``, ``max_steps``,
+        ``degeneracy_tol``, ``derivative``, ``key``, ``history``, ``progress``.
+
+    Returns
+    -------
+    Eigenspace
+        ``rayleigh`` R (k, k) of the dtype of the basis, diagonal in value, in the order of
+        `partial_eigh`; ``basis`` X (n, k); ``info``, whose ``clusters`` are those of
+        `partial_eigh`, as a description.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `partial_eigh`, whose name the texts carry; for unknown options.
+
+    Notes
+    -----
+    With G = herm(X^H A' X) - (R M'_s + M'_s R)/2 and M'_s = herm(X^H M' X) (eqs 2.3-2.6 of Kasim,
+    arXiv:2011.04366, corrected, with every pair in one cluster)
+
+        R' = G,     X' = -X M'_s / 2 + Z,     P^H (A Z - M Z R) = -P^H (A' X - M' X R),
+
+    P = I - X X^H M. No difference of the k eigenvalues is divided by; only the gap to the next
+    matters, ``info.gap``. A gradient costs one reverse pass through A X and, where the loss uses X,
+    one solve of k linear systems, as that of `partial_eigh`.
+
+    NaN is the gradient of a loss that a rotation changes (an entry of R or of X), and of one that
+    uses X where k cuts a cluster (``info.cut``). Of R alone the latter is one generalised gradient.
+    ``Derivative(on_gauge=...)`` says otherwise. The check is of first order, at the pairs as they
+    are: an entry of R between two equal eigenvalues is seen in a loss of R alone, but not beside
+    terms that use X.
+
+    *Forward mode* returns R' and X' of this gauge, in which X does not turn inside its space.
+
+    Examples
+    --------
+    The double eigenvalue 2 splits when A moves along E; the sum over its pair of w^2 is smooth:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jax_peig import eigenspace
+    >>> A, E = jnp.diag(jnp.array([2.0, 2.0, 3.0, 5.0])), jnp.ones((4, 4))
+    >>> def squares(t):
+    ...     return jnp.sum(eigenspace(A + t * E, k=2).rayleigh ** 2)
+    >>> [round(float(x), 3) for x in (squares(0.0), jax.grad(squares)(0.0))]
+    [8.0, 8.0]
+    >>> round(float(jax.grad(jax.grad(squares))(0.0)), 3)  # NaN by separate eigenvalues
+    -13.333
+    """
+    return Eigenspace(*pairs(A, M, k, whole=True, **options))

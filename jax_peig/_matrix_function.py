@@ -1,0 +1,207 @@
+"""hermitian_function: h(R) of a small Hermitian matrix, differentiable where eigenvalues repeat.
+
+With R = U diag(lam) U^H and N = U^H dR U (Daleckii and Krein 1965; Higham, Functions of Matrices,
+2008, theorem 3.11 and section 3.2; in Kasim, arXiv:2011.04366, it is what separate lam', X' miss)
+
+    h(R + dR) = U [diag(h(lam)) + D1 o N + sum_m D2_imj N_im N_mj + O(N^3)] U^H,
+    D1_ij = h[lam_i, lam_j],     D2_imj = h[lam_i, lam_m, lam_j],
+
+divided differences, whose limits at equal arguments are h' and h''/2. The expansion itself is what
+JAX is given: U and lam are constants, N has the value zero and R's derivative, and so every mixture
+of derivatives up to the second in R, of any order in what h closes over, is that of the formula.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_peig import _blocks, _tolerances
+from jax_peig._linear_map import LinearMap, bind
+from jax_peig._operators import FLOATING, is_array
+from jax_peig._types import Array, ArrayLike
+
+# Gauss-Legendre nodes and weights on [0, 1].
+_NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
+_NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
+# A difference h(x) - h(y) carries rounding of some eps max |h|.
+ROUNDING = 32
+
+Scalar = Callable[[Array], Array]
+
+
+def hermitian_function(h: Scalar, R: ArrayLike) -> Array:
+    """Compute h(R) = U diag(h(lam)) U^H of a small Hermitian R = U diag(lam) U^H, differentiably.
+
+    First and second derivatives in R are exact whatever eigenvalues repeat or nearly do, where
+    those of ``jnp.linalg.eigh`` are NaN or lose all digits.
+
+    Parameters
+    ----------
+    h : callable
+        A JAX function of one real scalar, real, twice differentiable at the eigenvalues and, where
+        they nearly meet, between them. It may close over traced values, in which h(R) has
+        derivatives of every order.
+    R : (k, k)
+        float32, float64, complex64 or complex128; its Hermitian part is taken. Batches go through
+        ``jax.vmap``.
+
+    Returns
+    -------
+    (k, k)
+        Hermitian, of the dtype of R.
+
+    Raises
+    ------
+    TypeError
+        Where h is not callable or does not return a real scalar, or R has another dtype.
+    ValueError
+        Where R is not square.
+
+    Notes
+    -----
+    The Daleckii-Krein formula with its limits. Divided differences h[x, y] are taken from the
+    definition (h(x) - h(y))/(x - y) where this is accurate, else as the integral of h' from x to y
+    by 12 points of Gauss and Legendre, which has no small denominator and is exact to rounding
+    where h is smooth over the distance. The definition judges: the integral is taken where the two
+    agree to the rounding of h(x) - h(y), and below sqrt(eps) max |lam|. Second differences are
+    convex combinations of two with a double argument,
+
+        h[x, y, z] = (y - x)/(z - x) h[x, y, y] + (z - y)/(z - x) h[y, y, z],    x <= y <= z,
+
+    each obtained in the same way. Third and higher derivatives in R are NaN; so is a derivative
+    that h does not have (the square root at zero). It costs O(k^3) operations and memory, and
+    some 12 k^2 evaluations of h' and h''.
+
+    Examples
+    --------
+    The exponential of a matrix with a double eigenvalue, and its second derivative:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jax_peig import hermitian_function
+    >>> R, E = jnp.diag(jnp.array([1.0, 1.0, 2.0])), jnp.ones((3, 3))
+    >>> curvature = lambda exp: jax.hessian(lambda t: jnp.sum(exp(R + t * E)))(0.0)
+    >>> ours = curvature(lambda R: hermitian_function(jnp.exp, R))
+    >>> bool(jnp.allclose(ours, curvature(jax.scipy.linalg.expm), rtol=1e-5))
+    True
+    """
+    R = _checked(h, R)
+    R = _blocks.herm(R)
+    lam, u = jnp.linalg.eigh(jax.lax.stop_gradient(R), symmetrize_input=False)
+    n = _blocks.gram(u, R @ u)
+    n = n - jax.lax.stop_gradient(n)
+    values = jax.vmap(h)(lam)
+    first = divided_differences(h, lam)
+    second = second_divided_differences(h, lam, first)
+    inside, unknown = _finite(first, n.dtype)
+    image = jnp.diag(values).astype(n.dtype) + inside * n
+    image = image + without_derivative(jnp.where(unknown, n, 0), 1)
+    inside, unknown = _finite(second, n.dtype)
+    image = image + jnp.einsum("imj,im,mj->ij", inside, n, n)
+    unknown = jnp.any(unknown, axis=2) | jnp.any(unknown, axis=0)
+    image = image + without_derivative(jnp.where(unknown, n, 0), 2)
+    image = image + without_derivative(n, 3)
+    return u @ image @ u.conj().T
+
+
+def divided_differences(h: Scalar, lam: Array) -> Array:
+    """h[lam_i, lam_j], (k, k)."""
+    values = jax.vmap(h)(lam)
+    integral = _integral(jax.grad(h), lam, _WEIGHTS)
+    tolerance = jnp.max(jnp.abs(values))
+    found = _judged(lam, integral, values[None, :] - values[:, None], tolerance)
+    return (found + found.T) / 2
+
+
+def second_divided_differences(h: Scalar, lam: Array, first: Array) -> Array:
+    """h[lam_i, lam_m, lam_j] for lam ascending, (k, k, k)."""
+    slopes = jnp.diagonal(first)
+    integral = _integral(jax.grad(jax.grad(h)), lam, _WEIGHTS * _NODES)
+    distance = jnp.abs(lam[None, :] - lam[:, None])
+    size = jnp.max(jnp.abs(jax.vmap(h)(lam)))
+    tolerance = jnp.max(jnp.abs(first)) + size * _blocks.reciprocal(distance)
+    # At [x, y]: h[x, y, y].
+    double = _judged(lam, integral, slopes[None, :] - first, tolerance)
+    i, m, j = jnp.indices((lam.size,) * 3)
+    low, high = jnp.minimum(jnp.minimum(i, m), j), jnp.maximum(jnp.maximum(i, m), j)
+    middle = i + m + j - low - high
+    reach = lam[high] - lam[low]
+    share = jnp.where(reach > 0, (lam[middle] - lam[low]) / jnp.where(reach > 0, reach, 1), 0.5)
+    return share * double[low, middle] + (1 - share) * double[high, middle]
+
+
+def _integral(derivative: Scalar, lam: Array, weights: np.ndarray) -> Array:
+    """The integral of weight(s) derivative(x + s (y - x)) over s in [0, 1], for all pairs."""
+    x, y = lam[:, None], lam[None, :]
+    nodes = jnp.asarray(_NODES, lam.dtype)[:, None, None]
+    points = x[None] + nodes * (y - x)[None]
+    found = jax.vmap(derivative)(points.reshape(-1)).reshape(points.shape)
+    return jnp.tensordot(jnp.asarray(weights, lam.dtype), found, 1)
+
+
+def _judged(lam: Array, integral: Array, difference: Array, size: Array) -> Array:
+    """The integral, or the difference over the distance: whichever is the more accurate."""
+    distance = lam[None, :] - lam[:, None]
+    eps, scale = _tolerances.eps(lam.dtype), jnp.max(jnp.abs(lam))
+    close = jnp.abs(distance) <= _tolerances.degeneracy(lam.dtype) * scale
+    agree = jnp.abs(integral * distance - difference) <= ROUNDING * eps * size
+    quotient = difference / jnp.where(distance == 0, 1, distance)
+    return jnp.where(close | agree, integral, quotient)
+
+
+def _finite(differences: Array, dtype) -> tuple[Array, Array]:
+    """Those that are finite, zero for the others; and which the others are."""
+    known = jnp.isfinite(differences)
+    return jnp.where(known, differences, 0).astype(dtype), ~known
+
+
+def without_derivative(n: Array, order: int) -> Array:
+    """Zero, for n = 0, with derivatives in n that are zero below ``order`` and NaN at it."""
+    (zero,) = bind(_Without(order + 1), [n], [n])
+    return zero
+
+
+@dataclasses.dataclass(frozen=True)
+class _Without(LinearMap):
+    """Zero; ``level - 1`` derivatives along the residual later NaN where the input is not zero."""
+
+    level: int
+
+    def __call__(self, residuals, inputs):
+        (n,) = inputs
+        if self.level > 1:
+            return [jnp.zeros_like(n)]
+        return [jnp.where(n == 0, 0, jnp.nan).astype(n.dtype)]
+
+    def transposed(self):
+        return self
+
+    def residual_jvp(self, residuals, tangents, inputs):
+        slope = _Without(max(self.level - 1, 1))
+        return bind(self, residuals, inputs), bind(slope, residuals, tangents)
+
+
+def _checked(h: Scalar, R: ArrayLike) -> Array:
+    if not callable(h):
+        raise TypeError(
+            f"hermitian_function: h is {h!r}; expected a function of one real scalar, then R."
+        )
+    if not is_array(R) or R.dtype.name not in FLOATING:
+        kind = R.dtype if is_array(R) else type(R).__name__
+        raise TypeError(
+            f"hermitian_function: R is of {kind}; expected an array of {', '.join(FLOATING)}."
+        )
+    if R.ndim != 2 or R.shape[0] != R.shape[1] or R.shape[0] == 0:
+        raise ValueError(
+            f"hermitian_function: R has shape {R.shape}; expected (k, k). Use jax.vmap for batches."
+        )
+    real = jnp.finfo(R.dtype).dtype
+    out = jax.eval_shape(h, jax.ShapeDtypeStruct((), real))
+    if getattr(out, "shape", None) != () or out.dtype != real:
+        raise TypeError(
+            f"hermitian_function: h of a scalar {real} returned {out}; expected a real scalar of "
+            "the same dtype."
+        )
+    return jnp.asarray(R)

@@ -1,0 +1,241 @@
+"""Ky Fan and nuclear norms, and the proximal map of the latter: singular value thresholding."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_peig._dilation import halves
+from jax_peig._matrix_function import hermitian_function, without_derivative
+from jax_peig._operators import is_array
+from jax_peig._results import Info, Status
+from jax_peig._svd import Triplets, triplets
+from jax_peig._types import Array, ArrayLike, DTypeLike, OperatorLike
+
+
+class NuclearNorm(NamedTuple):
+    """The sum of the largest singular values, as `nuclear_norm` returns it.
+
+    Attributes
+    ----------
+    norm : scalar, real
+        The sum of those that were computed; NaN where they did not converge.
+    left_out : scalar, real
+        The nuclear norm is at most this much larger; zero where all were computed. Without
+        derivative.
+    info : Info
+        How good the singular values are, see `PartialSVD`.
+    """
+
+    norm: Array
+    left_out: Array
+    info: Info
+
+
+def ky_fan_norm(
+    A: OperatorLike,
+    k: int,
+    *,
+    shape: tuple[int, int] | None = None,
+    dtype: DTypeLike = None,
+    **options: Any,
+) -> Array:
+    """Compute the sum of the k largest singular values.
+
+    Parameters
+    ----------
+    A : operator
+        As in `partial_svd`.
+    k : int
+        How many; 1 gives the spectral norm.
+    shape : (int, int), optional
+        (m, n); needed where A does not tell it.
+    dtype : optional
+        As in `partial_svd`.
+    **options
+        As in `partial_svd`.
+
+    Returns
+    -------
+    scalar, real
+        NaN where the singular values did not converge.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `partial_svd`.
+
+    Notes
+    -----
+    The gradient is U V^H of the k triplets (s' = Re(u^H A' v)) and solves no linear system. Where
+    k cuts a repeated singular value, or one is zero, the norm has a kink: U V^H, without the
+    vectors of zeros, is a subgradient, and the second derivative is NaN.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from jax_peig import ky_fan_norm
+    >>> A = jnp.array([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> round(float(ky_fan_norm(A, 2)), 4)
+    6.0
+    >>> [[round(abs(float(x)), 4) for x in row] for row in jax.grad(ky_fan_norm)(A, 2)]
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    """
+    return _sum(triplets("ky_fan_norm", A, k, shape, dtype, options))
+
+
+def nuclear_norm(
+    A: OperatorLike,
+    rank: int | None = None,
+    *,
+    shape: tuple[int, int] | None = None,
+    dtype: DTypeLike = None,
+    **options: Any,
+) -> NuclearNorm:
+    """Compute the sum of all singular values, or of as many as a low-rank A has.
+
+    Parameters
+    ----------
+    A : operator
+        As in `partial_svd`.
+    rank : int, optional
+        How many singular values are computed. Default: all, min(m, n), for an explicit matrix.
+    shape : (int, int), optional
+        (m, n); needed where A does not tell it.
+    dtype : optional
+        As in `partial_svd`.
+    **options
+        As in `partial_svd`.
+
+    Returns
+    -------
+    NuclearNorm
+        ``norm``, differentiable as `ky_fan_norm` is, with gradient U V^H; ``left_out``, a bound on
+        what the other singular values add; ``info``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `partial_svd`.
+
+    Notes
+    -----
+    With p = min(m, n) and r = ``rank``, those left out are no larger than s_r and its error bound
+    (Weyl): left_out = (p - r) (s_r + bound). Of an array also the Frobenius norm is known:
+    sqrt((p - r) (||A||_F^2 - sum s_i^2)), with the rounding of that difference; the smaller counts.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from jax_peig import nuclear_norm
+    >>> A = jnp.outer(jnp.array([3.0, 4.0]), jnp.array([0.0, 1.0, 0.0]))  # of rank one
+    >>> round(float(nuclear_norm(A).norm), 4)
+    5.0
+    >>> g = jax.grad(lambda A: nuclear_norm(A).norm)(A)
+    >>> [[round(abs(float(x)), 4) for x in row] for row in g]
+    [[0.0, 0.6, 0.0], [0.0, 0.8, 0.0]]
+    """
+    found = triplets("nuclear_norm", A, rank, shape, dtype, options)
+    s, norm = jax.lax.stop_gradient(found.s), _sum(found)
+    count = min(found.m, found.x.shape[0] - found.m) - s.shape[0]
+    if count == 0:
+        return NuclearNorm(norm, jnp.zeros_like(norm), found.info)
+    left_out = count * (s[-1] + found.info.error_bounds[-1])
+    if is_array(A):
+        entries = jax.lax.stop_gradient(jnp.asarray(A)).astype(found.x.dtype)
+        total, own = jnp.sum(jnp.abs(entries) ** 2), jnp.sum(s**2)
+        rounding = entries.size * jnp.finfo(s.dtype).eps * total
+        left_out = jnp.minimum(
+            left_out, jnp.sqrt(count * (jnp.maximum(total - own, 0) + rounding)).astype(s.dtype)
+        )
+    return NuclearNorm(norm, left_out, found.info)
+
+
+def singular_value_threshold(
+    A: OperatorLike,
+    t: ArrayLike | float,
+    k: int,
+    *,
+    shape: tuple[int, int] | None = None,
+    dtype: DTypeLike = None,
+    **options: Any,
+) -> Array:
+    """Compute U max(S - t, 0) V^H, the proximal map of t times the nuclear norm.
+
+    It is the X that minimises ||X - A||_F^2 / 2 + t ||X||_*.
+
+    Parameters
+    ----------
+    A : operator
+        As in `partial_svd`.
+    t : real scalar
+        The threshold, not negative; may be traced and differentiated.
+    k : int
+        How many singular values are computed; has to hold all that are above t.
+    shape : (int, int), optional
+        (m, n); needed where A does not tell it.
+    dtype : optional
+        As in `partial_svd`.
+    **options
+        As in `partial_svd`.
+
+    Returns
+    -------
+    (m, n)
+        NaN where the singular value after the k-th is above t too; where t is negative; where the
+        singular values did not converge.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `partial_svd`; for a t that is no real scalar.
+
+    Notes
+    -----
+    An odd spectral function of the dilation: 2 P h(R) Q^H with h(s) = max(s - t, 0) and [P; Q] a
+    basis of its k largest pairs, see `eigenspace` and `hermitian_function` (Daleckii-Krein). First
+    and second derivatives, in A and t, are exact at repeated singular values. At s = t the map has
+    a kink, where ``jnp.maximum`` decides. Singular values below t may be cut by k; second
+    derivatives are NaN then.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from jax_peig import singular_value_threshold
+    >>> A = jnp.array([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 1.0]])
+    >>> X = singular_value_threshold(A, 2.0, k=3)
+    >>> [[round(abs(float(x)), 4) for x in row] for row in X]
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
+    >>> g = jax.grad(lambda t: jnp.sum(singular_value_threshold(A, t, k=3)))(2.0)
+    >>> round(float(g), 4)
+    -2.0
+    """
+    real = is_array(t) or isinstance(t, (int, float, np.floating))
+    if not real or jnp.shape(t) != () or jnp.iscomplexobj(t):
+        raise TypeError(f"singular_value_threshold: t is {t!r}; expected a real scalar.")
+    r, _, x, m, info = triplets("singular_value_threshold", A, k, shape, dtype, options, whole=True)
+    s = jax.lax.stop_gradient(jnp.diagonal(r).real)
+    t = jnp.asarray(t).astype(s.dtype)
+    # What k cuts below t has no weight, nor a derivative of the first order.
+    idle = info.cut & (info.clusters == info.clusters[-1]) & (s <= t)
+    still = jax.lax.stop_gradient(x)
+    x = jnp.where(
+        idle[None, :],
+        still + without_derivative(jnp.where(idle[None, :], x - still, 0), 2),
+        x,
+    )
+    p, q = halves(x, m)
+    image = p @ hermitian_function(lambda w: jnp.maximum(w - t, 0), r) @ q.conj().T
+    rest = min(m, x.shape[0] - m) - s.shape[0]
+    covered = True if rest == 0 else s[-1] - info.gap <= t  # the next one
+    valid = covered & (t >= 0) & (info.status == Status.CONVERGED)
+    return jnp.where(valid, image, jnp.nan)
+
+
+def _sum(found: Triplets) -> Array:
+    """The sum of s, with zero for the first derivative of those that are zero, NaN for the next."""
+    s, still = found.s, jax.lax.stop_gradient(found.s)
+    moved = without_derivative(jnp.where(found.zero, s - still, 0), 2)
+    total = jnp.sum(jnp.where(found.zero, still + moved, s))
+    return jnp.where(found.info.status == Status.CONVERGED, total, jnp.nan)

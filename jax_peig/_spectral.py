@@ -1,0 +1,205 @@
+"""Spectral functions of an eigenspace: sums, densities, and products with vectors."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jax_peig._eigenspace import eigenspace
+from jax_peig._matrix_function import Scalar, hermitian_function
+from jax_peig._operators import is_array
+from jax_peig._results import Eigenspace
+from jax_peig._types import Array, ArrayLike, OperatorLike
+
+
+def spectral_sum(
+    h: Scalar, A: OperatorLike, M: OperatorLike = None, k: int | None = None, **options: Any
+) -> Array:
+    """Compute sum_j h(w_j) over k eigenvalues of ``A X = M X diag(w)``: tr h(R).
+
+    Parameters
+    ----------
+    h : callable
+        As in `hermitian_function`.
+    A : operator
+        As in `partial_eigh`.
+    M : operator, optional
+        As in `partial_eigh`.
+    k : int
+        How many eigenvalues.
+    **options
+        The keyword arguments of `partial_eigh`, as in `eigenspace`.
+
+    Returns
+    -------
+    scalar, real
+        Its first and second derivatives are exact at repeated eigenvalues. Where k cuts a cluster
+        the first is one generalised gradient and the second NaN.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `eigenspace` and `hermitian_function`.
+
+    Notes
+    -----
+    The gradient is X h'(R) X^H (Daleckii-Krein; Kasim, arXiv:2011.04366, eq. 2.3) and solves no
+    linear system; a Hessian solves k for each direction.
+
+    Examples
+    --------
+    The pair of states at 1 splits along E; their Boltzmann weights are smooth:
+
+    >>> import jax, jax.numpy as jnp
+    >>> from jax_peig import spectral_sum
+    >>> A, E = jnp.diag(jnp.array([1.0, 1.0, 2.0])), jnp.ones((3, 3))
+    >>> weight = jax.grad(lambda t: spectral_sum(lambda w: jnp.exp(-w), A + t * E, k=2))(0.0)
+    >>> round(float(weight), 4)  # -2 exp(-1)
+    -0.7358
+    """
+    return jnp.trace(hermitian_function(h, eigenspace(A, M, k, **options).rayleigh)).real
+
+
+def density(h: Scalar, space: Eigenspace) -> Array:
+    """Compute the diagonal of X h(R) X^H: sum_j h(w_j) |x_j|^2 at every place.
+
+    Parameters
+    ----------
+    h : callable
+        The occupation of a state as a function of its eigenvalue, as in `hermitian_function`.
+    space : Eigenspace
+        What `eigenspace` returned.
+
+    Returns
+    -------
+    (n,) real
+        Differentiable as `eigenspace` and `hermitian_function` are, in what h closes over too.
+
+    Raises
+    ------
+    TypeError
+        Where ``space`` is no Eigenspace, and as `hermitian_function`.
+
+    Notes
+    -----
+    It costs n k^2 operations; its gradient solves k linear systems, those of eq. 2.11 of Kasim,
+    arXiv:2011.04366. With separate (w, X) the derivative of smeared occupations misses, at a
+    repeated eigenvalue, the h' between two members of the cluster.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from jax_peig import density, eigenspace
+    >>> A = jnp.diag(jnp.array([1.0, 1.0, 2.0, 4.0]))
+    >>> E = jnp.zeros((4, 4)).at[0, 1].set(1.0).at[1, 0].set(1.0)  # splits the pair
+    >>> boltzmann = lambda w: jnp.exp(-w)
+    >>> rho = lambda t: density(boltzmann, eigenspace(A + t * E, k=2))
+    >>> bool(jnp.allclose(rho(0.1)[:2], jnp.exp(-1.0) * jnp.cosh(0.1)))
+    True
+    >>> [round(float(x), 4) + 0.0 for x in jax.jvp(rho, (0.0,), (1.0,))[1]]
+    [0.0, 0.0, 0.0, 0.0]
+    """
+    r, x, _ = _checked(space, "density")
+    return jnp.sum((x @ hermitian_function(h, r)) * x.conj(), axis=1).real
+
+
+def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike) -> Array:
+    """Compute X h(R) X^H b.
+
+    Parameters
+    ----------
+    h : callable
+        As in `hermitian_function`.
+    space : Eigenspace
+        What `eigenspace` returned.
+    b : (n,) or (n, c)
+        One vector, or several columns. With M: for h(M^{-1} A) restricted to the space and applied
+        to v, b = M v.
+
+    Returns
+    -------
+    (n,) or (n, c)
+        Differentiable as `eigenspace` and `hermitian_function` are, in b and in what h closes over
+        too.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where ``space`` is no Eigenspace, or b no floating array with n rows.
+
+    Notes
+    -----
+    It costs 2 n k operations a column and `hermitian_function`; a gradient solves k linear systems,
+    those of eq. 2.11 of Kasim, arXiv:2011.04366.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from jax_peig import eigenspace, spectral_apply
+    >>> space = eigenspace(jnp.diag(jnp.array([1.0, 2.0, 2.0, 5.0])), k=3)
+    >>> [round(float(v), 3) for v in spectral_apply(lambda w: 1 / w, space, jnp.ones(4))]
+    [1.0, 0.5, 0.5, 0.0]
+    """
+    r, x, _ = _checked(space, "spectral_apply")
+    x, b = _together(x, b, "spectral_apply")
+    return x @ (hermitian_function(h, r).astype(x.dtype) @ (x.conj().T @ b))
+
+
+def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
+    """Compute X X^H b: without M the orthogonal projection of b onto the space.
+
+    Parameters
+    ----------
+    space : Eigenspace
+        What `eigenspace` returned.
+    b : (n,) or (n, c)
+        One vector, or several columns. With M the projector is X X^H M: of v, give b = M v.
+
+    Returns
+    -------
+    (n,) or (n, c)
+        Differentiable as `eigenspace` is.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Where ``space`` is no Eigenspace, or b no floating array with n rows.
+
+    Notes
+    -----
+    It costs 2 n k operations a column; a gradient solves k linear systems, those of eq. 2.11 of
+    Kasim, arXiv:2011.04366.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from jax_peig import eigenspace, projector_apply
+    >>> space = eigenspace(jnp.diag(jnp.array([1.0, 2.0, 2.0, 5.0])), k=3)
+    >>> [round(float(v), 3) for v in projector_apply(space, jnp.ones(4))]
+    [1.0, 1.0, 1.0, 0.0]
+    """
+    _, x, _ = _checked(space, "projector_apply")
+    x, b = _together(x, b, "projector_apply")
+    return x @ (x.conj().T @ b)
+
+
+def _checked(space: Eigenspace, name: str) -> Eigenspace:
+    if not isinstance(space, Eigenspace):
+        raise TypeError(
+            f"{name}: space is of type {type(space).__name__}; expected the Eigenspace that "
+            "eigenspace(...) returns."
+        )
+    return space
+
+
+def _together(x: Array, b: ArrayLike, name: str) -> tuple[Array, Array]:
+    """Both in one dtype."""
+    if not is_array(b) or not jnp.issubdtype(b.dtype, jnp.inexact):
+        kind = b.dtype if is_array(b) else type(b).__name__
+        raise TypeError(f"{name}: b is of {kind}; expected a floating array (n,) or (n, c).")
+    if b.ndim not in (1, 2) or b.shape[0] != x.shape[0]:
+        raise ValueError(
+            f"{name}: b has shape {b.shape}; expected (n,) or (n, c) with n = {x.shape[0]}."
+        )
+    dtype = np.promote_types(x.dtype, b.dtype)
+    return x.astype(dtype), jnp.asarray(b).astype(dtype)

@@ -1,0 +1,234 @@
+"""partial_svd: the k largest singular triplets, through the Hermitian dilation."""
+
+import dataclasses
+import operator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_peig import _blocks, _clusters
+from jax_peig._dilation import dilation, halves
+from jax_peig._eigensolvers.ritz import Complement, Ritz
+from jax_peig._eigh import pairs
+from jax_peig._matrix_function import without_derivative
+from jax_peig._operators import BlockProduct, Operator
+from jax_peig._options import check_positive
+from jax_peig._results import Info, PartialSVD
+from jax_peig._types import Array, Block, DTypeLike, OperatorLike
+
+OPTIONS = (
+    "method", "basis", "tol", "max_steps", "degeneracy_tol", "derivative", "key", "history",
+    "progress",
+)  # fmt: skip
+
+
+def partial_svd(
+    A: OperatorLike,
+    k: int,
+    *,
+    shape: tuple[int, int] | None = None,
+    dtype: DTypeLike = None,
+    **options: Any,
+) -> PartialSVD:
+    """Compute the k largest singular values and vectors of a rectangular A, differentiably.
+
+    ``A V = U diag(s)``, ``A^H U = V diag(s)``, U^H U = V^H V = I. Derivatives are those of
+    `partial_eigh`, right at repeated singular values, in every parameter that A holds or closes
+    over.
+
+    Parameters
+    ----------
+    A : operator
+        An array (m, n), a BCOO, a SciPy sparse matrix, or anything with ``@``; an object with
+        ``.mv``; a linear function of one vector (n,) -> (m,), or a `BlockProduct`. The adjoint
+        product comes from ``jax.linear_transpose``: A has to be written in operations that JAX can
+        transpose.
+    k : int
+        How many, up to min(m, n).
+    shape : (int, int), optional
+        (m, n); needed where A does not tell it.
+    dtype : optional
+        Of the vectors, as in `partial_eigh`.
+    **options
+        ``method``, ``basis``, ``tol``, ``max_steps``, ``degeneracy_tol``, ``derivative``, ``key``,
+        ``history`` and ``progress`` of `partial_eigh`, for the dilation of order m + n.
+
+    Returns
+    -------
+    PartialSVD
+        ``U`` (m, k), ``s`` (k,) real, descending, ``Vh`` (k, n); ``info`` of the dilation.
+        Zero singular values have orthonormal vectors too.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For bad arguments and unknown options, before anything is computed.
+
+    Notes
+    -----
+    The k largest eigenpairs of [[0, A], [A^H, 0]] are s_i and [u_i; v_i]/sqrt(2): singular values
+    are accurate to rounding of s_1, none is squared. s' = Re(u^H A' v), and the rest as in
+    `partial_eigh` (Kasim, arXiv:2011.04366, eqs 2.3-2.12, corrected). The dense method costs
+    O((m + n)^3); the others two products, with A and its adjoint, where `partial_eigh` has one.
+
+    NaN is the gradient where there is none: of a zero singular value (one below half of
+    ``degeneracy_tol``, by default sqrt(eps) s_1 / 2) and of its vectors; of one vector of a
+    repeated singular value; of (U, Vh) without their common phase. A loss that weighs the triplets
+    of a cluster by their singular values and uses the vectors, such as U diag(s) Vh, is finite only
+    where the weights come out equal; `singular_value_threshold` has no such limit.
+
+    Examples
+    --------
+    >>> import jax, jax.numpy as jnp
+    >>> from jax_peig import partial_svd
+    >>> A = jnp.array([[3.0, 0.0, 0.0], [0.0, 3.0, 0.0]])  # 3 is there twice
+    >>> def share(A):  # of e_1 in the space of both left vectors, and both singular values
+    ...     U, s, Vh, info = partial_svd(A, k=2)
+    ...     return jnp.sum(s) + jnp.sum((Vh @ jnp.ones(3)) ** 2)
+    >>> round(float(share(A)), 3)
+    8.0
+    >>> [[round(float(x), 3) for x in row] for row in jax.grad(share)(A)]
+    [[1.0, 0.0, 0.667], [0.0, 1.0, 0.667]]
+    """
+    s, zero, x, m, info = triplets("partial_svd", A, k, shape, dtype, options)
+    u, v = halves(x, m)
+    # |s| has no derivative at zero.
+    moved = jnp.where(zero, s - jax.lax.stop_gradient(s), 0)
+    return PartialSVD(u, s + without_derivative(moved, 1), v.conj().T, info)
+
+
+class Triplets(NamedTuple):
+    """The k largest eigenpairs of the dilation."""
+
+    s: Array  # (k,), or the matrix R (k, k)
+    zero: Array  # (k,), which s are zero
+    x: Block  # (m + n, k), [u; v]/sqrt(2)
+    m: int
+    info: Info
+
+
+def triplets(
+    name: str,
+    A: OperatorLike,
+    k: int | None,
+    shape: tuple[int, int] | None,
+    dtype: DTypeLike,
+    options: dict[str, Any],
+    whole: bool = False,
+) -> Triplets:
+    """The k largest, all for None; ``whole`` as in `pairs`. Errors carry ``name``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `partial_svd`.
+    """
+    made, found = dilation(A, shape, dtype, name)
+    k = _count(k, made.shape, name)
+    polish = _TwoSided(made.shape, _absolute(options, name))
+    s, x, info = pairs(
+        BlockProduct(made), None, k, n=sum(made.shape), dtype=found, which="largest",
+        whole=whole, polish=polish, **options,
+    )  # fmt: skip
+    zero = polish.zero(jnp.diagonal(s).real if whole else s)
+    return Triplets(s, zero, x, made.shape[0], info)
+
+
+@dataclasses.dataclass(frozen=True)
+class _TwoSided:
+    """Orthonormal U and V, and the k singular values of U^H A V, from k pairs of the dilation.
+
+    The halves of [u; v]/sqrt(2) are orthogonal as far as s and -s are told apart; those of a zero
+    singular value need not be at all, and are completed by random vectors.
+    """
+
+    shape: tuple[int, int]
+    absolute: float | None  # degeneracy_tol
+
+    def zero(self, s: Array) -> Array:
+        """Which cannot be told from their negatives, (k,)."""
+        return 2 * s <= _clusters.degeneracy_tolerance(s, self.absolute)
+
+    def __call__(self, a: Operator, ritz: Ritz, k: int) -> Ritz:
+        m = self.shape[0]
+        old = ritz.vectors[:, :k]
+        zero = self.zero(ritz.values[:k])
+        keys = jax.random.split(jax.random.key(0))
+        both = zip(halves(old, m), keys, strict=True)
+        left, right = (_complete(half, zero, key) for half, key in both)
+        image = a(jnp.concatenate([left, right]))  # [A V; A^H U]
+        p, s, qh = jnp.linalg.svd(_blocks.gram(left, image[:m]))
+        root = jnp.asarray(np.sqrt(0.5), image.dtype)
+        q = qh.conj().T
+        x = jnp.concatenate([left @ p, right @ q]) * root
+        ax = jnp.concatenate([image[:m] @ q, image[m:] @ p]) * root
+        complement = ritz.complement
+        if complement is not None:  # what was replaced belongs to it now
+            complement = Complement(
+                jnp.concatenate([complement.values, jnp.zeros_like(s)]),
+                jnp.concatenate([complement.vectors, jnp.where(zero[None, :], old, 0)], axis=1),
+            )
+        return ritz._replace(
+            values=jnp.concatenate([s, ritz.values[k:]]),
+            vectors=jnp.concatenate([x, ritz.vectors[:, k:]], axis=1),
+            AX=jnp.concatenate([ax, ritz.AX[:, k:]], axis=1),
+            MX=jnp.concatenate([x, ritz.MX[:, k:]], axis=1),
+            products=ritz.products + k,
+            complement=complement,
+        )
+
+
+def _complete(half: Block, zero: Array, key: Array) -> Block:
+    """K orthonormal columns whose first span those of ``half`` that are not ``zero``.
+
+    Next come those that are, as far as they are independent, then random ones.
+    """
+    m, k = half.shape
+    given = [jnp.where(zero[None, :], 0, half), jnp.where(zero[None, :], half, 0)]
+    found = jnp.zeros_like(half)
+    count = jnp.array(0)
+    for block in (*given, _blocks.random_block(key, m, k, half.dtype)):
+        block = _orthonormal(block, found)
+        place = jnp.arange(k) - count
+        taken = jnp.take(block, jnp.clip(place, 0), axis=1)
+        found = jnp.where((place >= 0)[None, :], taken, found)
+        count = jnp.sum(_blocks.present(found))
+    return found
+
+
+def _orthonormal(block: Block, beside: Block) -> Block:
+    """An orthonormal basis of the columns, orthogonal to ``beside``; zero columns come last."""
+    block = _blocks.unit_columns(block)
+    for _ in range(2):
+        for _ in range(2):
+            block = _blocks.project_out(block, beside, beside)
+        small, _ = _blocks.orthonormalizer(_blocks.gram(block, block))
+        block = block @ small
+    return block
+
+
+def _absolute(options: dict[str, Any], name: str) -> float | None:
+    """The caller's degeneracy_tol, once the options are known to be some of `OPTIONS`."""
+    unknown = sorted(set(options) - set(OPTIONS))
+    if unknown:
+        raise TypeError(
+            f"{name}: unknown option {unknown[0]!r}; expected some of {', '.join(OPTIONS)}."
+        )
+    tol = options.get("degeneracy_tol")
+    check_positive(f"{name}: degeneracy_tol", tol, float, zero=True)
+    return None if tol is None else float(tol)
+
+
+def _count(k: Any, shape: tuple[int, int], name: str) -> int:
+    """The number of singular values, checked; all for None."""
+    if k is None:
+        return min(shape)
+    try:
+        count = operator.index(k)
+    except TypeError:
+        raise TypeError(f"{name}: k is {k!r}; expected a Python integer.") from None
+    if isinstance(k, bool) or not 1 <= count <= min(shape):
+        raise ValueError(f"{name}: k = {k}, A is {shape}; expected 1 <= k <= {min(shape)}.")
+    return count
