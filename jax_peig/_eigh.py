@@ -3,32 +3,27 @@
 import dataclasses
 import functools
 import inspect
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 
-from jax_peig import _arguments, _blocks, _derivatives, _tolerances
-from jax_peig._account import account, diagnose, usable
-from jax_peig._eigensolvers.ritz import Ritz, residuals
+from jax_peig import _arguments, _derivatives, _tolerances
 from jax_peig._monitor import Monitor
-from jax_peig._operators import Operator, as_operator, hermitian_part
+from jax_peig._operators import Operator, as_operator
 from jax_peig._options import Derivative
 from jax_peig._recording import visitor
-from jax_peig._refinement import refine
 from jax_peig._request import Given, Polish, Request
-from jax_peig._results import Info, PartialEigh, Status
-from jax_peig._solve import basis_width, block_width, solve
+from jax_peig._results import Info, PartialEigh
+from jax_peig._solution import compiled
+from jax_peig._solve import basis_width, block_width
 from jax_peig._sylvester import Settings
-from jax_peig._systems import Fixed, Systems, guards_of
-from jax_peig._types import Array, ArrayLike, Block, DTypeLike, OperatorLike
+from jax_peig._types import Array, ArrayLike, DTypeLike, OperatorLike
 
 # Steps by default: of a block; of the filter, up to 200 products each; of single products.
 MAX_STEPS = {"dense": 1, "lobpcg": 2000, "chebyshev": 200, "davidson": 20_000}
 DERIVATIVE_STEPS = 10_000
-# The loosest tolerance of the derivative's systems by default.
-LOOSEST = 1e-3
 
 
 def partial_eigh(
@@ -292,7 +287,7 @@ def _pairs(
     rules = dataclasses.replace(_rules(derivative, request, given), whole=whole)
 
     def run(rules: _derivatives.Rules, given: Given) -> PartialEigh:
-        return _over_devices(functools.partial(_partial_eigh, (request, rules)), request, given)
+        return _over_devices(functools.partial(compiled, (request, rules)), request, given)
 
     someone = visitor()
     return run(rules, given) if someone is None else someone(request, rules, given, run)
@@ -347,104 +342,3 @@ def _solvers(derivative: Derivative, request: Request, given: Given) -> tuple[An
         return ("minres",) if given.op_inv is None else ("shift-invert", "minres")
     helped = given.preconditioner is not None or given.derivative_preconditioner is not None
     return ("chebyshev" if filtered and not helped else "cg", "minres")
-
-
-class Solved(NamedTuple):
-    """A problem without derivatives: the pairs, their account, and what derivatives need."""
-
-    a: Operator  # Hermitian, with derivatives
-    m: Operator | None
-    lam: Array
-    x: Block
-    info: Info
-    facts: _derivatives.Facts
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _partial_eigh(static: tuple[Request, _derivatives.Rules], given: Given) -> PartialEigh:
-    """The compiled part: solve without derivatives, judge, attach the derivatives."""
-    request, rules = static
-    a, m, lam, x, info, facts = solve_and_judge(request, rules, given)
-    if rules.whole:
-        lam = jnp.diag(lam).astype(x.dtype)
-    lam, x = _derivatives.attach(rules, a, m, lam, x, facts)
-    return PartialEigh(lam, x, info)
-
-
-def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -> Solved:
-    """Everything but the derivatives."""
-    k = request.k
-    a, given_a = hermitian_part(given.a)
-    m, given_m = (None, None) if given.m is None else hermitian_part(given.m)
-    # The eigensolver sees parameters without tangents, and is never differentiated.
-    frozen = jax.lax.stop_gradient(given._replace(a=a, m=m))
-    ritz, probe_a, probe_m, helpful = solve(request, frozen)
-    if request.polish is not None:
-        ritz = request.polish(frozen.a, ritz, k)
-    inner = frozen.derivative_preconditioner
-    fixed = Fixed(
-        preconditioner=frozen.preconditioner if inner is None else inner,
-        norms=(probe_a.norm, probe_m.norm),
-        tol=jnp.array(0.0),
-        complement=ritz.complement,
-        spectrum=ritz.spectrum,
-        guards=guards_of(ritz, k, (probe_a.norm, probe_m.norm)),
-        op_inv=frozen.op_inv,
-        sigma=frozen.sigma,
-    )
-    if rules.refine and k < given.a.n:
-        ritz = _refined(request, rules, frozen, ritz, fixed)
-        fixed = fixed._replace(guards=guards_of(ritz, k, fixed.norms))
-    # An array's Hermitian part is a well-posed problem whatever the array; a product has no such.
-    zero = jnp.zeros_like(probe_a.norm)
-    status = diagnose(
-        ritz,
-        probe_a.hermiticity_error if given_a is None else zero,
-        probe_m.hermiticity_error if given_m is None else zero,
-        probe_a.finite & probe_m.finite,
-    )
-    errors = (
-        probe_a.hermiticity_error if given_a is None else given_a,
-        probe_m.hermiticity_error if given_m is None else given_m,
-    )
-    info, cut = account(request, ritz, frozen.m, fixed.norms, status, errors, helpful)
-    valid = usable(info.status)
-    lam = jnp.where(valid, ritz.values[:k], jnp.nan)
-    x = jnp.where(valid, ritz.vectors[:, :k], jnp.nan)
-    tol = _derivative_tolerance(info.error_bounds, info.gap, info.cut)
-    tol = jnp.where(jnp.isnan(given.derivative_tol), tol, given.derivative_tol)
-    fixed = fixed._replace(tol=tol)
-    mx = None if m is None else jnp.where(valid, ritz.MX[:, :k], jnp.nan)
-    facts = _derivatives.Facts(fixed, mx, info.clusters, cut, info.status == Status.CONVERGED)
-    return Solved(a, m, lam, x, info, facts)
-
-
-def _derivative_tolerance(bounds: Array, gap: Array, cut: Array) -> Array:
-    """A tenth of the eigenvectors' own error: residual over gap, at least.
-
-    Solving further gains nothing: the gradient inherits that error anyway.
-    """
-    least = _tolerances.derivative(gap.dtype)
-    error = jnp.max(bounds) * _blocks.reciprocal(gap)
-    return jnp.where(cut, least, jnp.clip(0.1 * error, least, LOOSEST)).astype(gap.dtype)
-
-
-def _refined(
-    request: Request, rules: _derivatives.Rules, given: Given, ritz: Ritz, fixed: Fixed
-) -> Ritz:
-    """The pairs after one more step, see `refine`."""
-    k, sign = request.k, rules.settings.sign
-    values = ritz.values
-    r = residuals(ritz)[:, :k]
-    bounds = _blocks.column_norms(r) * _blocks.column_norms(ritz.vectors[:, :k])
-    gap = jnp.min(jnp.abs(values[None, :k] - values[k:, None]), initial=jnp.inf)
-    fixed = fixed._replace(tol=_derivative_tolerance(bounds, gap, jnp.array(False)))
-    systems = Systems(
-        given.a, given.m, ritz.vectors[:, :k], ritz.MX[:, :k], values[:k], fixed, sign
-    )
-
-    def order(theta: Array) -> Array:
-        place = sign * theta if given.sigma is None else jnp.abs(theta - given.sigma)
-        return jnp.argsort(place)
-
-    return refine(ritz, systems, rules.settings.solvers, rules.settings.max_steps, order)

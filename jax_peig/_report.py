@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig import _blocks, _complement, _derivatives, _eigh, _tolerances, _well_posed
+from jax_peig import _blocks, _complement, _derivatives, _solution, _tolerances, _well_posed
 from jax_peig._recording import visited_by
 from jax_peig._request import Given, Request
 from jax_peig._results import Info, PartialEigh, Status
@@ -271,7 +271,7 @@ def _judge(static: tuple[Request, _derivatives.Rules], given: Given, pairs, cota
     inside a cluster.
     """
     request, rules = static
-    a, m, _, _, info, facts = _eigh.solve_and_judge(request, rules, given)
+    a, m, _, _, info, facts = _solution.solve_and_judge(request, rules, given)
     lam, x = pairs
     lam = jnp.diagonal(lam).real if rules.whole else lam
     lb, xb = cotangent[0].conj(), cotangent[1].conj()

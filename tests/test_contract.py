@@ -301,6 +301,7 @@ LAYERS = (
     ("_sylvester",),
     ("_derivatives", "_refinement"),
     ("_arguments", "_solve", "_account"),
+    ("_solution",),
     ("_matrix_function", "_dilation"),
     ("_eigh", "_minres"),
     ("_report", "_eigenspace", "_svd"),
