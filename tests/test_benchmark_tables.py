@@ -16,6 +16,7 @@ from .benchmarks import (
     accuracy,
     bounds,
     costs,
+    degeneracy,
     growth,
     ours,
     problems,
@@ -209,3 +210,12 @@ def test_costs(tmp_path, capsys):
     assert row["asymmetry"] < 1e-8
     assert row["grad_blocks"] > 0
     assert row["problem"] in capsys.readouterr().out
+
+
+def test_degeneracy(tmp_path):
+    saved = tmp_path / "degeneracy.json"
+    assert degeneracy.main(["--quick", "--save", str(saved)]) == 0
+    for row in read(saved)["rows"]:
+        assert row["ours_1"] < 1e-9
+        assert row["ours_2"] < 1e-7
+        assert row["jnp_2"] > 1e-3

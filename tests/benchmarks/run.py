@@ -12,7 +12,8 @@ Ratios compare solvers of the same run. What a peer cannot do, or does wrongly, 
 the machine was busy.
 
 The other tables: ``tests.benchmarks.growth`` (how the cost grows with n and k), ``.warm`` (warm
-starts) and ``.bounds`` (error bounds and estimates against exact spectra).
+starts), ``.bounds`` (error bounds and estimates against exact spectra), ``.accuracy`` (gradients and
+their estimated errors), ``.costs`` (derivatives beside the forward solve) and ``.degeneracy``.
 """
 
 from __future__ import annotations
