@@ -10,6 +10,7 @@ from jax_peig._minres import MinresInfo as MinresInfo
 from jax_peig._minres import MinresStatus as MinresStatus
 from jax_peig._minres import minres as minres
 from jax_peig._norms import NuclearNorm as NuclearNorm
+from jax_peig._norms import Thresholded as Thresholded
 from jax_peig._norms import ky_fan_norm as ky_fan_norm
 from jax_peig._norms import nuclear_norm as nuclear_norm
 from jax_peig._norms import singular_value_threshold as singular_value_threshold

@@ -118,6 +118,16 @@ def test_single_precision(dtype):
     np.testing.assert_allclose(u.conj().T @ u, np.eye(4), atol=3e-6)
 
 
+class WithProduct:
+    """What lineax's operators have."""
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def mv(self, vector):
+        return self.matrix @ vector
+
+
 def test_every_kind_of_operator():
     a, _ = matrix((4, 3, 2, 1), (7, 5))
     sparse = scipy.sparse.csr_array(a)
@@ -127,6 +137,7 @@ def test_every_kind_of_operator():
         "function": (lambda v: jnp.asarray(a) @ v, (7, 5)),
         "partial": (Partial(lambda m, v: m @ v, jnp.asarray(a)), (7, 5)),
         "block": (BlockProduct(lambda v: jnp.asarray(a) @ v), (7, 5)),
+        "mv": (WithProduct(jnp.asarray(a)), (7, 5)),
         "bcoo": (BCOO.from_scipy_sparse(sparse), None),
         "scipy": (sparse, None),
     }
@@ -373,7 +384,7 @@ def test_singular_value_threshold(values, k, dtype):
     weights = np.random.default_rng(0).normal(size=(6, 5))
 
     def f(t):
-        x = singular_value_threshold(along(a, noise, t), 2.0, k)
+        x = singular_value_threshold(along(a, noise, t), 2.0, k).X
         return jnp.sum(weights * jnp.sin(x.real))
 
     def by_lapack(t):
@@ -392,7 +403,8 @@ def test_threshold_of_a_matrix_of_lower_rank():
     weights = np.random.default_rng(0).normal(size=(6, 5))
 
     def f(t):
-        return jnp.sum(weights * jnp.sin(singular_value_threshold(along(a, noise, t), 2.0, 4)))
+        x = singular_value_threshold(along(a, noise, t), 2.0, 4).X
+        return jnp.sum(weights * jnp.sin(x))
 
     wanted = gf.gradient_fd(lambda t: threshold_reference(a, noise, t, 2.0, weights), T0)
     reverse, forward, twice = jax.jit(
@@ -407,7 +419,7 @@ def test_threshold_of_a_matrix_of_lower_rank():
 def test_slope_in_the_threshold():
     a, _ = matrix((3, 3, 2.5, 1), (6, 5), seed=9)
     u, _, vh = np.linalg.svd(a, full_matrices=False)
-    slope = jax.jacfwd(lambda t: singular_value_threshold(a, t, 4))(2.0)
+    slope = jax.jacfwd(lambda t: singular_value_threshold(a, t, 4).X)(2.0)
     np.testing.assert_allclose(slope, -u[:, :3] @ vh[:3], atol=1e-13)
 
 
@@ -415,8 +427,14 @@ def test_threshold_is_refused():
     a, _ = matrix((3, 3, 2.5, 1), (6, 5), seed=9)
     for k, refused, done in ((2, (2.0, 0.5), (2.6,)), (5, (-1.0,), (0.0, 0.5))):
         run = jax.jit(lambda t, k=k: singular_value_threshold(a, t, k))
-        assert all(np.isnan(run(t)).all() for t in refused)
-        assert all(np.isfinite(run(t)).all() for t in done)
+        for t in refused:
+            found = run(t)
+            assert np.isnan(found.X).all()
+            assert bool(found.covered) == (t < 0)
+        for t in done:
+            found = run(t)
+            assert np.isfinite(found.X).all()
+            assert bool(found.covered)
 
 
 @pytest.mark.parametrize(

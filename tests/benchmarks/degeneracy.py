@@ -187,7 +187,7 @@ def losses() -> list[Loss]:
         ),
         Loss(
             "thresholding, entries cubed",
-            lambda a: jnp.sum(jax_peig.singular_value_threshold(a, 1.5, 4) ** 3),
+            lambda a: jnp.sum(jax_peig.singular_value_threshold(a, 1.5, 4).X ** 3),
             thresholded,
             True,
         ),

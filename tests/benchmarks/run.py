@@ -12,7 +12,7 @@ Ratios compare solvers of the same run. What a peer cannot do, or does wrongly, 
 the machine was busy.
 
 The other tables: ``tests.benchmarks.growth`` (how the cost grows with n and k), ``.warm`` (warm
-starts), ``.bounds`` (error bounds and estimates against exact spectra), ``.accuracy`` (gradients and
+starts), ``.bounds`` (error bounds and estimates, exact spectra), ``.accuracy`` (gradients and
 their estimated errors), ``.costs`` (derivatives beside the forward solve) and ``.degeneracy``.
 """
 
