@@ -251,7 +251,7 @@ def singular_value_threshold(
     known = 1.0 if info.method == "dense" else 0.9
     covered = jnp.array(True) if rest == 0 else s[-1] - known * info.gap <= t
     valid = covered & (t >= 0) & (info.status == Status.CONVERGED)
-    return Thresholded(jnp.where(valid, image, jnp.nan), covered, info)
+    return Thresholded(_or_nan(valid, image), covered, info)
 
 
 def _sum(found: Triplets) -> Array:
@@ -259,4 +259,9 @@ def _sum(found: Triplets) -> Array:
     s, still = found.s, jax.lax.stop_gradient(found.s)
     moved = without_derivative(jnp.where(found.zero, s - still, 0), 2)
     total = jnp.sum(jnp.where(found.zero, still + moved, s))
-    return jnp.where(found.info.status == Status.CONVERGED, total, jnp.nan)
+    return _or_nan(found.info.status == Status.CONVERGED, total)
+
+
+def _or_nan(valid: Array, x: Array) -> Array:
+    """x, or NaN with derivatives that are NaN; those of ``jnp.where`` would be zero."""
+    return x * jnp.where(valid, 1, jnp.nan).astype(x.dtype)

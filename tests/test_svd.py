@@ -427,10 +427,15 @@ def test_threshold_is_refused():
     a, _ = matrix((3, 3, 2.5, 1), (6, 5), seed=9)
     for k, refused, done in ((2, (2.0, 0.5), (2.6,)), (5, (-1.0,), (0.0, 0.5))):
         run = jax.jit(lambda t, k=k: singular_value_threshold(a, t, k))
+        slopes = jax.jit(
+            jax.grad(lambda a, t, k=k: jnp.sum(singular_value_threshold(a, t, k).X ** 2), (0, 1))
+        )
         for t in refused:
             found = run(t)
             assert np.isnan(found.X).all()
             assert bool(found.covered) == (t < 0)
+            for slope in slopes(a, t):
+                assert np.isnan(slope).all()
         for t in done:
             found = run(t)
             assert np.isfinite(found.X).all()
