@@ -96,7 +96,11 @@ def test_gradient_with_ill_conditioned_mass():
 
 
 @pytest.mark.parametrize(("outer", "inner"), NESTINGS, ids=lambda f: f.__name__)
-@pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
+@pytest.mark.parametrize(
+    "dtype",
+    [pytest.param(np.float64, marks=pytest.mark.slow), np.complex128],
+    ids=["real", "complex"],
+)
 def test_hessian_dense(outer, inner, dtype):
     """Orders two at exact degeneracy, split by the perturbation, with a perturbed M."""
     for sizes in [(3, 3), (1, 2, 1, 2), (6,)]:

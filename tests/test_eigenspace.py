@@ -197,6 +197,7 @@ class TestIllPosed:
         np.testing.assert_allclose(jax.hessian(squares)(0.0), 8.0, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_report():
     pencil = gf.make((2, 2, 2), seed=8, generalized=False, dtype=np.complex128)
 

@@ -650,6 +650,7 @@ def test_error_bounds_of_500_drawn_problems(method):
     check_bounds(method, 0, 512, True, **HASTY)
 
 
+@pytest.mark.slow
 @each_method
 def test_sets_of_500_drawn_problems(method):
     check_sets(method, 0, 512, True, **HASTY)
