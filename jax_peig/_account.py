@@ -4,8 +4,7 @@ import jax.numpy as jnp
 
 from jax_peig import _clusters, _tolerances
 from jax_peig._eigensolvers.ritz import Lengths, Ritz, relative_residuals, residuals
-from jax_peig._operators import Operator
-from jax_peig._request import Request
+from jax_peig._request import Given, Request
 from jax_peig._results import Info, Status
 from jax_peig._types import Array
 
@@ -33,8 +32,8 @@ def usable(status: Array) -> Array:
 
 def account(
     request: Request,
+    given: Given,
     ritz: Ritz,
-    m: Operator | None,
     norms: tuple[Array, Array],
     status: Array,
     errors: tuple[Array, Array],
@@ -44,10 +43,11 @@ def account(
     k, n = request.k, ritz.vectors.shape[0]
     # The wanted pairs and the next one; all there are where they lie on two sides.
     seen = ritz.values.shape[0] if request.which == "nearest" else min(k + 1, n)
-    values, vectors = ritz.values[:seen], ritz.vectors[:, :seen]
-    r = residuals(ritz)[:, :seen]
-    lengths = Lengths.of(r, values, vectors, norms)
-    bounds, mass_products, definite = _clusters.error_bounds(values, r, lengths, m, norms)
+    block = residuals(ritz)
+    whole = Lengths.of(block, ritz.values, ritz.vectors, norms)
+    values, r = ritz.values[:seen], block[:, :seen]
+    lengths = Lengths(whole.r[:seen], whole.x[:seen])
+    bounds, mass_products, definite = _clusters.error_bounds(values, r, lengths, given.m, norms)
     hermitian = status == Status.CONVERGED
     status = jnp.where(hermitian & ~definite, int(Status.M_NOT_POSITIVE_DEFINITE), status)
     valid = hermitian & definite
@@ -63,13 +63,15 @@ def account(
     vague = bounds[k + 1 :] > 0.1 * jnp.min(beyond[:, 1:], axis=0, initial=jnp.inf)
     radii = bounds.at[k + 1 :].set(jnp.where(vague, 0, bounds[k + 1 :]))
     labels = _clusters.cluster_labels(values, jnp.maximum(radii, tolerance / 2))
-    rounding = _clusters.rounding(values, norms) * lengths.x
     cut = jnp.any(labels[:k, None] == labels[None, k:], axis=1)
+    places = request.places(ritz.values, given.sigma)
+    rounding = _clusters.rounding(values[:k], norms) * lengths.x[:k]
+    estimates = _clusters.error_estimates(places, ritz.vectors, block, whole, bounds[:k], rounding)
     info = Info(
         converged=converged,
         residual_norms=lengths.r[:k],
         error_bounds=bounds[:k],
-        error_estimates=_clusters.error_estimates(values, bounds, labels, rounding)[:k],
+        error_estimates=estimates,
         steps=ritz.steps,
         products=ritz.products,
         products_M=ritz.products_M + mass_products,
@@ -80,7 +82,7 @@ def account(
         hermiticity_error=errors[0],
         hermiticity_error_M=errors[1],
         preconditioner_definite=helpful,
-        MX=None if m is None else ritz.MX[:, :k],
+        MX=None if given.m is None else ritz.MX[:, :k],
         history=ritz.history if request.monitor.rows else None,
         method=request.method,
         reason=request.reason,

@@ -63,19 +63,46 @@ def rounding(values: Array, norms) -> Array:
     return _tolerances.eps(values.dtype) * (norms[0] + jnp.abs(values) * norms[1])
 
 
-def error_estimates(values: Array, bounds: Array, labels: Array, rounding: Array) -> Array:
-    """How far the eigenvalues are from the computed ones, most likely, (b,): sharp, no bounds.
+def error_estimates(
+    places: Array,
+    vectors: Block,
+    r: Block,
+    lengths: tuple[Array, Array],
+    bounds: Array,
+    rounding: Array,
+) -> Array:
+    """How far the k eigenvalues are from the computed ones, most likely, (k,): sharp, no bounds.
 
-    Kato and Temple: |lam - theta| <= r^2 / gap, for a cluster with r the norm of the residuals of
-    its pairs together, ``gap`` its distance to the other values as computed, less their bounds.
-    Where that says nothing the bound itself stands. ``rounding`` is added.
+    Rayleigh-Ritz leaves residuals that are orthogonal to the whole block, guard vectors included:
+    the wanted pairs do not disturb each other, and Kato and Temple's ||r||^2 / gap holds with the
+    gap to what lies beyond the block, however near other pairs of it may be.
+
+    Parameters
+    ----------
+    places : (b,)
+        Where the block's values stand in the order wanted, ascending: sign A's, or distances.
+    vectors, r : (n, b)
+        The block and its residuals.
+    lengths
+        Of the columns of both.
+    bounds : (k,)
+        Of the errors, for norms ||r|| in that of M^{-1}.
+    rounding : (k,)
+        Of the residuals, which is added.
     """
-    same = mask(labels)
-    together = jnp.sqrt(jnp.sum(jnp.where(same, bounds[None, :] ** 2, 0), axis=1))
-    distance = jnp.abs(values[:, None] - values[None, :]) - bounds[None, :]
-    gap = jnp.min(jnp.where(same, jnp.inf, distance), axis=1)
-    gap = jnp.min(jnp.where(same, gap[None, :], jnp.inf), axis=1)
-    return jnp.minimum(second_order(together, gap) + rounding, bounds)
+    k = bounds.shape[0]
+    distance = places[k:, None] - places[None, :k]  # (b - k, k)
+    # Guard vectors that were not in one Rayleigh-Ritz with the pairs.
+    along = jnp.abs(_blocks.gram(vectors[:, k:], r[:, :k]))
+    own = jnp.sum(jnp.minimum(second_order(along, distance), along), axis=0)
+    # What has no guard vector begins behind the last; or, a part of it, at one that is not resolved
+    # from the pair yet.
+    resolved = (lengths[0] * lengths[1])[k:, None] <= distance
+    gap = jnp.min(jnp.where(resolved, jnp.inf, distance), axis=0, initial=jnp.inf)
+    gap = jnp.minimum(gap, places[-1] - places[:k])
+    share = jnp.sum((along * _blocks.reciprocal(bounds)[None, :]) ** 2, axis=0)
+    rest = bounds * jnp.sqrt(jnp.maximum(1 - share, 0))
+    return jnp.minimum(own + second_order(rest, gap) + rounding, bounds)
 
 
 def cluster_labels(values: Array, radii: Array) -> Array:

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
+import jax.numpy as jnp
+
 from jax_peig._monitor import Monitor
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
@@ -26,6 +28,12 @@ class Request(NamedTuple):
     degeneracy_tol: float | None
     monitor: Monitor
     polish: Polish | None = None  # hashable by value
+
+    def places(self, values: Array, sigma: Array | None) -> Array:
+        """Where eigenvalues stand in the order wanted, ascending."""
+        if sigma is not None:
+            return jnp.abs(values - sigma)
+        return -values if self.which == "largest" else values
 
 
 class Given(NamedTuple):

@@ -68,7 +68,7 @@ def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -
         probe_a.hermiticity_error if given_a is None else given_a,
         probe_m.hermiticity_error if given_m is None else given_m,
     )
-    info, cut = account(request, ritz, frozen.m, fixed.norms, status, errors, helpful)
+    info, cut = account(request, frozen, ritz, fixed.norms, status, errors, helpful)
     valid = usable(info.status)
     lam = jnp.where(valid, ritz.values[:k], jnp.nan)
     x = jnp.where(valid, ritz.vectors[:, :k], jnp.nan)
@@ -105,8 +105,7 @@ def _refined(
     )
 
     def order(theta: Array) -> Array:
-        place = sign * theta if given.sigma is None else jnp.abs(theta - given.sigma)
-        return jnp.argsort(place)
+        return jnp.argsort(request.places(theta, given.sigma))
 
     return refine(ritz, systems, rules.settings.solvers, rules.settings.max_steps, order)
 

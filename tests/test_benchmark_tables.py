@@ -163,6 +163,18 @@ class TestBounds:
         # an estimate far below the error would mislead
         assert total["estimate_over_error"][0] > 0.5
 
+    @pytest.mark.parametrize("method", ["chebyshev", "lobpcg"])
+    def test_estimates_are_sharp(self, method):
+        """Of pairs that converged loosely: bounds are hundreds of times the error and more."""
+        (found,) = bounds.study(12, methods=(method,), conditions=(None,), stops=[(1e-3, None)])
+        row = bounds.describe([found])
+        assert row["estimate_pairs"] > 30
+        least, _, median, most, _ = row["estimate_over_error"]
+        assert 0.5 < least
+        assert median < 5
+        assert most < 20
+        assert row["bound_over_error"][2] > 100
+
     def test_a_violation_is_seen(self):
         shape = (1, 6)
         finding = bounds.Finding(
