@@ -31,7 +31,7 @@ def column_norms(block: Block) -> Array:
 
 
 def scaled_norms(block: Block, size: Array) -> Array:
-    """`column_norms` of columns of about ``size``, in one pass; a scalar."""
+    """`column_norms` of columns whose norms are about the scalar ``size``, in one pass."""
     scaled = block * reciprocal(size).astype(block.dtype)
     return jnp.sqrt(jnp.sum(jnp.abs(scaled) ** 2, axis=0)) * size
 

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_peig import Derivative, _complement, _mass, partial_eigh
-from jax_peig._eigensolvers.ritz import Spectrum
+from jax_peig import Derivative, _complement, _mass, _refinement, partial_eigh
+from jax_peig._eigensolvers.ritz import Ritz, Spectrum
 from jax_peig._operators import as_operator
 from jax_peig._systems import Fixed, Guards, Systems
 from tests import spectra
@@ -355,6 +355,34 @@ def test_refined_pairs(which):
     assert np.all(np.diff(place) >= -1e-9)
     errors = np.min(np.abs(w[:, None] - made.values[None, :]), axis=1)
     assert np.max(errors) < 1e-8
+
+
+@pytest.mark.parametrize("kind", ["real", "M, complex"])
+def test_refinement_moves_the_guard_vectors_along(kind):
+    """They stay M-orthogonal to the pairs, and their products theirs, to rounding."""
+    made = spectra.pencil(VALUES, **KINDS[kind])
+    systems, _ = setting(made, noise=1e-4, guard_noise=1e-3, tol=1e-8)
+    block = np.concatenate([systems.x, systems.fixed.guards.vectors], axis=1)
+    m = np.eye(N) if made.M is None else made.M
+    count = jnp.array(0)
+    ritz = Ritz(
+        values=jnp.concatenate([systems.lam, systems.fixed.guards.values]),
+        vectors=jnp.asarray(block),
+        AX=jnp.asarray(made.A @ block),
+        MX=jnp.asarray(m @ block),
+        steps=count,
+        products=count,
+        products_M=count,
+        stagnated=jnp.array(False),
+        finite=jnp.array(True),
+        definite=jnp.array(True),
+    )
+    refined = _refinement.refine(ritz, systems, ("cg", "minres"), 500, jnp.argsort)
+    x, guards = np.split(np.asarray(refined.vectors), [K], axis=1)
+    assert np.max(np.abs(x - block[:, :K])) > 1e-5
+    assert np.max(np.abs(x.conj().T @ m @ guards)) < 1e-12
+    np.testing.assert_allclose(made.A @ refined.vectors, refined.AX, atol=1e-11)
+    np.testing.assert_allclose(m @ refined.vectors, refined.MX, atol=1e-12)
 
 
 def test_the_semi_iteration_needs_an_interval():

@@ -358,7 +358,7 @@ def _rayleigh_ritz(h: Array, alive: Array, width: int) -> tuple[Array, Array]:
 
 def _kept(c: Array) -> Array:
     """Which of the orthonormal columns are no dropped directions."""
-    return jnp.sum(jnp.abs(c) ** 2, axis=0) > 0.5
+    return jnp.sum(jnp.abs(c) ** 2, axis=0) > 0.25
 
 
 def _orthonormal_to(cx: Array, cp: Array) -> Array:
