@@ -153,6 +153,7 @@ def improve(
     The filter improves the guess alone, for a few steps; witnesses tell whether it is complete, and
     are returned behind it as guard vectors. For a poor or blind guess the answer is no.
     """
+    key, key_of_witnesses = jax.random.split(key)
     few = goal._replace(max_steps=min(GUESS_STEPS, goal.max_steps))
     sifter = filtering.Filter(a, None, None, interval, norms, few, None, None, filtering.GUESS)
     ritz = _iterate(_Problem(a, None, sifter, norms, few, key, None), guess, worthwhile)
@@ -160,7 +161,7 @@ def improve(
         return ritz, jnp.asarray(ritz.complete)  # there is nothing else
 
     def hear():
-        return testify(sifter, ritz, interval[1], jax.random.fold_in(key, 1))
+        return testify(sifter, ritz, interval[1], key_of_witnesses)
 
     nobody = jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype), jax.eval_shape(hear))
     said = jax.lax.cond(ritz.complete & worthwhile, hear, lambda: nobody)
