@@ -155,7 +155,7 @@ def nuclear_norm(
     >>> [[round(abs(float(x)), 4) for x in row] for row in g]
     [[0.0, 0.6, 0.0], [0.0, 0.8, 0.0]]
     """
-    found = triplets("nuclear_norm", A, rank, shape, dtype, options)
+    found = triplets("nuclear_norm", A, rank, shape, dtype, options, what="rank")
     s, norm = jax.lax.stop_gradient(found.s), _sum(found)
     count = min(found.m, found.x.shape[0] - found.m) - s.shape[0]
     if count == 0:

@@ -143,7 +143,7 @@ class Info:
         fewest = int(np.min(np.asarray(self.converged)))
         where = f"{int(failed.sum())} of {status.size} problems failed; " if status.size > 1 else ""
         raise PartialEighError(
-            f"partial_eigh: {where}{worst.name}: {worst.text}. "
+            f"{where}{worst.name}: {worst.text}. "
             f"(converged: {fewest} of {k}; largest residual norm "
             f"{np.max(np.asarray(self.residual_norms)):.3g}; steps: "
             f"{int(np.max(np.asarray(self.steps)))}; hermiticity error "
