@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
+from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
 from jax_peig import _arguments, _derivatives, _tolerances
+from jax_peig._mesh import explicit_mesh
 from jax_peig._monitor import Monitor
 from jax_peig._operators import Operator, as_operator
 from jax_peig._options import Derivative
@@ -301,22 +302,22 @@ def _pairs(
 def _over_devices(solve, request: Request, given: Given) -> PartialEigh:
     """``solve(given)``, left to the compiler's partitioning on a mesh of Explicit axes.
 
-    There every contraction over a sharded axis would have to say how its result is sharded. The
-    eigenvectors come back sharded as the first array that has n rows, all else replicated.
+    The eigenvectors come back sharded as the first array that has n rows, all else replicated.
     """
-    kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(given)]
-    meshes = [k.sharding.mesh for k in kinds if AxisType.Explicit in k.sharding.mesh.axis_types]
-    if not meshes:
+    mesh = explicit_mesh(given)
+    if mesh is None:
         return solve(given)
+    kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(given)]
     rows = [k.sharding.spec[0] for k in kinds if k.shape[:1] == (given.a.n,)]
     by_rows = PartitionSpec(next((r for r in rows if r is not None), None), None)
-    block, rest = (NamedSharding(meshes[0], spec) for spec in (by_rows, PartitionSpec()))
+    block, rest = (NamedSharding(mesh, spec) for spec in (by_rows, PartitionSpec()))
     fields: dict[str, Any] = {field.name: rest for field in dataclasses.fields(Info)}
     fields["MX"] = None if given.m is None else block
     fields["history"] = rest if request.monitor.rows else None
     fields.update(method=request.method, reason=request.reason)
     shardings: Any = (rest, block, Info(**fields))
-    return auto_axes(solve, out_sharding=PartialEigh(*shardings))(given)
+    # Under jit, without which JAX does not differentiate across the change of axes.
+    return jax.jit(auto_axes(solve, out_sharding=PartialEigh(*shardings)))(given)
 
 
 def _rules(

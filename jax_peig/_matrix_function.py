@@ -20,6 +20,7 @@ import numpy as np
 
 from jax_peig import _blocks, _tolerances
 from jax_peig._linear_map import LinearMap, bind
+from jax_peig._mesh import replicated
 from jax_peig._operators import FLOATING, is_array
 from jax_peig._types import Array, ArrayLike
 
@@ -98,7 +99,7 @@ def function_of(caller: str, h: Scalar, R: ArrayLike) -> Array:
     TypeError, ValueError
         As `hermitian_function`.
     """
-    R = _blocks.herm(_checked(caller, h, R))
+    R = replicated(_blocks.herm, _checked(caller, h, R))
     lam, u = jnp.linalg.eigh(jax.lax.stop_gradient(R), symmetrize_input=False)
     n = _blocks.gram(u, R @ u)
     n = n - jax.lax.stop_gradient(n)

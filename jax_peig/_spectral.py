@@ -5,8 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig import _eigenspace
+from jax_peig import _blocks, _eigenspace
 from jax_peig._matrix_function import Scalar, function_of
+from jax_peig._mesh import replicated
 from jax_peig._operators import is_array
 from jax_peig._results import Eigenspace
 from jax_peig._types import Array, ArrayLike, OperatorLike
@@ -144,7 +145,7 @@ def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike) -> Array:
     r, x, _ = _checked(space, "spectral_apply")
     x, b = _together(x, b, "spectral_apply")
     h_of_r = function_of("spectral_apply", h, r)
-    return x @ (h_of_r.astype(x.dtype) @ (x.conj().T @ b))
+    return x @ (h_of_r.astype(x.dtype) @ replicated(_blocks.gram, x, b))
 
 
 def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
@@ -182,7 +183,7 @@ def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
     """
     _, x, _ = _checked(space, "projector_apply")
     x, b = _together(x, b, "projector_apply")
-    return x @ (x.conj().T @ b)
+    return x @ replicated(_blocks.gram, x, b)
 
 
 def _checked(space: Eigenspace, name: str) -> Eigenspace:
