@@ -21,6 +21,7 @@ class Status(enum.IntEnum):
     A_NOT_HERMITIAN = 5
     M_NOT_HERMITIAN = 6
     PRECONDITIONER_NOT_POSITIVE_DEFINITE = 7
+    K_TOO_SMALL = 8
 
     @property
     def text(self) -> str:
@@ -54,6 +55,7 @@ _TEXTS = {
         "some pairs did not reach the tolerance, and the preconditioner or M_solve is not a "
         "Hermitian positive definite operator: check its sign, and that it is symmetric"
     ),
+    Status.K_TOO_SMALL: "not every singular value above the threshold is among the k: raise k",
 }
 
 

@@ -206,6 +206,18 @@ def test_derivative_of_an_eigenvalue(moving):
     np.testing.assert_allclose(w_dot, differences / (2 * h), rtol=1e-7)
 
 
+def test_derivative_of_an_eigenvalue_of_a_matrix_that_is_not_symmetric(moving):
+    """D lam = y^T dA x with y^T A = lam y^T, y^T x = 1: left and right vectors differ."""
+    a = np.diag(np.arange(1.0, 5.0)) + 0.2 * moving[0]  # real, simple eigenvalues
+    w, x = np.linalg.eig(a)
+    y = np.linalg.inv(x)  # rows, y^T x = 1
+    pair = jax.jvp(jnp.linalg.eigvals, (a,), (moving[1],))
+    found, w_dot = map(np.asarray, pair)
+    w_dot = w_dot[[int(np.argmin(np.abs(found - lam))) for lam in w]]
+    np.testing.assert_allclose(w_dot, np.diagonal(y @ moving[1] @ x), rtol=1e-11)
+    assert np.max(np.abs(np.diagonal(x.T @ moving[1] @ x) - w_dot)) > 0.01
+
+
 def test_derivative_of_a_singular_value(moving):
     """D sigma = u^T dA v."""
     a, da = moving
