@@ -132,6 +132,8 @@ def test_kato_temple_without_a_gap_is_weyl():
     r = np.array([0.1, 0.1, 0.1, 0.1])
     found = bounds.kato_temple(np.zeros(4), r, np.array([0.0, -1.0, np.inf, 0.05]))
     np.testing.assert_array_equal(found, r)
+    exact = bounds.kato_temple(np.zeros(2), np.zeros(2), np.array([0.0, 1.0]))
+    np.testing.assert_array_equal(exact, 0)
 
 
 def test_bounds_of_info_hold():
