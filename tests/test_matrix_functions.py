@@ -118,6 +118,29 @@ def test_a_step_narrower_than_the_distance_is_not_missed():
         np.testing.assert_allclose(found, float(wanted), rtol=1e-13)
 
 
+def test_second_differences_in_a_tail():
+    """Fermi's function 100 T above: h[x, y] is a quotient of tiny numbers, and h[x, y, y] of those.
+
+    h[x, y, y] = (h'(y) - h[x, y]) / (y - x), in extended precision.
+    """
+    t = 0.01
+
+    @jax.jit
+    def double(lam):
+        def occupied(x):
+            return jax.nn.sigmoid(-x / t)
+
+        first = divided_differences(occupied, lam)
+        return second_divided_differences(occupied, lam, first)[0, 1, 1]
+
+    for d in (1e-6, 7.5e-6, 3e-5, 1e-4, 1e-2):
+        lam = np.array([1.0, 1.0 + d])
+        a, b = lam.astype(np.longdouble) / (2 * np.longdouble(t))
+        first = -np.sinh(b - a) / (b - a) / (4 * np.cosh(a) * np.cosh(b))
+        wanted = (-1 / (4 * np.cosh(b) ** 2) - first) / (2 * (b - a)) / np.longdouble(t) ** 2
+        np.testing.assert_allclose(double(lam), float(wanted), rtol=1e-12)
+
+
 def test_a_kink_between_eigenvalues():
     """max(x - 1.5, 0) of 1, 1, 2, 3: the smooth parts on both sides."""
     r, noise = matrices((1.0, 1.0, 2.0, 3.0), np.float64)
@@ -177,6 +200,27 @@ def test_where_h_has_no_derivative():
     e = jnp.zeros((3, 3)).at[1, 2].set(1.0).at[2, 1].set(1.0)
     _, moved = jax.jvp(root, (r,), (e,))
     np.testing.assert_allclose(moved[1, 2], 1 / 3, rtol=1e-14)
+
+
+def test_where_h_has_one_derivative():
+    """x^(3/2) at zero: gradients are right, second derivatives NaN along what moves the zero."""
+    r = jnp.diag(jnp.array([0.0, 1.0, 4.0]))
+
+    def along(e):
+        def f(t):
+            return jnp.sum(hermitian_function(lambda x: x**1.5, r + t * (e + e.T)))
+
+        return jax.jit(lambda t: (jax.grad(f)(t), jax.hessian(f)(t), jax.grad(jax.grad(f))(t)))(0.0)
+
+    places = np.eye(9).reshape(3, 3, 3, 3)
+    # h[x, y] = (h(x) - h(y)) / (x - y); the sum over the matrix counts both triangles, twice.
+    slope, *second = along(places[1, 2])
+    np.testing.assert_allclose(slope, 2 * 7 / 3, rtol=1e-13)
+    assert np.isfinite(second).all()
+    for e, wanted in ((places[0, 0], 0.0), (places[0, 1], 2 * 1.0)):
+        slope, *second = along(e)
+        np.testing.assert_allclose(slope, wanted, rtol=1e-13)
+        assert np.isnan(second).all()
 
 
 def test_vmap_and_float32():

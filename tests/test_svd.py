@@ -12,7 +12,7 @@ from jax.experimental.sparse import BCOO
 from jax.tree_util import Partial
 from rectangular import along, assert_close, matrix
 
-from jax_peig import BlockProduct, partial_svd
+from jax_peig import BlockProduct, partial_eigh, partial_svd
 
 T0 = np.zeros(2)
 
@@ -76,6 +76,15 @@ def test_iterative_beyond_the_rank():
     for basis in (u, vh.T):
         np.testing.assert_allclose(basis.T @ basis, np.eye(5), atol=1e-13)
     np.testing.assert_allclose(a @ vh.T, u * s[None, :], atol=1e-9)
+
+
+def test_products_are_counted():
+    """Those of the dilation's eigenpairs, and k more for the two-sided projection."""
+    a = np.random.default_rng(0).normal(size=(7, 5))
+    h = jnp.block([[jnp.zeros((7, 7)), a], [a.T, jnp.zeros((5, 5))]])
+    product = BlockProduct(Partial(jnp.matmul, h))
+    own = partial_eigh(product, k=2, n=12, which="largest").info.products
+    assert int(partial_svd(a, 2).info.products) == int(own) + 2
 
 
 def test_half_of_the_tolerance_is_zero():
