@@ -111,8 +111,8 @@ def function_of(caller: str, h: Scalar, R: ArrayLike) -> Array:
     image = image + without_derivative(jnp.where(unknown, n, 0), 1)
     inside, unknown = _finite(second, n.dtype)
     image = image + jnp.einsum("imj,im,mj->ij", inside, n, n)
-    unknown = jnp.any(unknown, axis=2) | jnp.any(unknown, axis=0)
-    image = image + without_derivative(jnp.where(unknown, n, 0), 2)
+    # Differences are symmetric in their arguments: N_im and N_mj meet the same unknown ones.
+    image = image + without_derivative(jnp.where(jnp.any(unknown, axis=2), n, 0), 2)
     image = image + without_derivative(n, 3)
     return u @ image @ u.conj().T
 

@@ -76,14 +76,29 @@ def test_nuclear_norm_of_a_low_rank_matrix():
     assert np.isnan(second(0.0))  # a kink
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
 @pytest.mark.parametrize("explicit", [True, False])
-def test_what_the_nuclear_norm_leaves_out(explicit):
-    a, _ = matrix((3, 2, 0.5, 0.4, 0.1), (8, 5), seed=6)
+def test_what_the_nuclear_norm_leaves_out(explicit, dtype):
+    a, _ = matrix((3, 2, 0.5, 0.4, 0.1), (8, 5), dtype, seed=6)
     given = a if explicit else (lambda v: jnp.asarray(a) @ v)
-    found = nuclear_norm(given, 2, shape=(8, 5))
+    found = nuclear_norm(given, 2, shape=(8, 5), dtype=dtype)
     exact = np.linalg.norm(a, ord="nuc")
     assert float(found.norm) < exact <= float(found.norm + found.left_out)
-    assert float(found.left_out) < (1.2 if explicit else 6.1)
+    if explicit:  # sqrt(3 (||A||_F^2 - 13))
+        np.testing.assert_allclose(found.left_out, np.sqrt(3 * 0.42), rtol=1e-11)
+    else:  # three of at most 2 and its bound
+        np.testing.assert_allclose(found.left_out, 3 * (2 + found.info.error_bounds[1]), rtol=1e-14)
+        assert float(found.left_out) > 6.0
+
+
+def test_what_did_not_converge():
+    a, _ = matrix((3, 2.9, 2.8, *np.linspace(2.7, 0.1, 17)), (30, 20), seed=11)
+    options = {"method": "lobpcg", "max_steps": 1}
+    assert np.isnan(ky_fan_norm(a, 2, **options))
+    assert np.isnan(nuclear_norm(a, 2, **options).norm)
+    found = singular_value_threshold(a, 2.85, 2, **options)
+    assert np.isnan(found.X).all()
+    assert int(found.info.status) == Status.MAX_STEPS
 
 
 def threshold_reference(a, noise, t, level, weights):
@@ -168,6 +183,19 @@ def test_threshold_is_refused():
             found.info.raise_if_failed()
     with pytest.raises(PartialEighError, match=r"K_TOO_SMALL: .*raise k"):
         singular_value_threshold(a, 2.0, 2).info.raise_if_failed()
+
+
+def test_how_well_the_next_singular_value_is_known():
+    """Exactly by "dense"; by an iteration, which does not wait for it, to a tenth of the gap."""
+    a, _ = matrix((3, 2, *np.linspace(0.5, 0.1, 18)), (30, 20), seed=10)
+    for method, t, covered in (
+        ("dense", 2.05, True),
+        ("dense", 1.95, False),
+        ("lobpcg", 2.05, False),
+        ("lobpcg", 2.15, True),
+    ):
+        found = singular_value_threshold(a, t, 1, method=method)
+        assert bool(found.covered) == covered, (method, t)
 
 
 @pytest.mark.parametrize(
