@@ -15,6 +15,7 @@ import numpy as np
 import scipy.sparse
 from jax.experimental.sparse import BCOO
 
+from jax_peig._mesh import replicated
 from jax_peig._operators import FLOATING, BlockProduct, is_array
 from jax_peig._types import Array, Block, OperatorLike
 from jax_peig.operators import SparseOperator, from_scipy
@@ -31,6 +32,10 @@ class Dilation:
 
     def __call__(self, block: Block) -> Block:
         """H applied to a block (m + n, b)."""
+        return replicated(Dilation.product, self, block)
+
+    def product(self, block: Block) -> Block:
+        """The same, of arrays that are on no mesh of Explicit axes."""
         m = self.shape[0]
         u, v = block[:m], block[m:]
         adjoint = jax.linear_transpose(self.forward, jax.ShapeDtypeStruct(v.shape, v.dtype))

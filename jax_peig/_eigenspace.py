@@ -41,7 +41,7 @@ def eigenspace(
     Raises
     ------
     TypeError, ValueError
-        As `partial_eigh`, whose name the texts carry; for unknown options.
+        As `partial_eigh`; for unknown options.
 
     Notes
     -----
@@ -76,4 +76,17 @@ def eigenspace(
     >>> round(float(jax.grad(jax.grad(squares))(0.0)), 3)  # NaN by separate eigenvalues
     -13.333
     """
-    return Eigenspace(*pairs(A, M, k, whole=True, **options))
+    return space("eigenspace", A, M, k, options)
+
+
+def space(
+    caller: str, A: OperatorLike, M: OperatorLike, k: int | None, options: dict[str, Any]
+) -> Eigenspace:
+    """`eigenspace`, with errors that carry the name of the public function that was called.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `eigenspace`.
+    """
+    return Eigenspace(*pairs(caller, A, M, k, whole=True, **options))

@@ -7,9 +7,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
+from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
 from jax_peig import _arguments, _derivatives, _tolerances
+from jax_peig._mesh import explicit_mesh
 from jax_peig._monitor import Monitor
 from jax_peig._operators import Operator, as_operator
 from jax_peig._options import Derivative
@@ -173,14 +174,15 @@ def partial_eigh(
     0.4679
     """
     return pairs(
-        A, M, k, which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, preconditioner=preconditioner,
-        M_solve=M_solve, OPinv=OPinv, method=method, basis=basis, tol=tol, max_steps=max_steps,
-        degeneracy_tol=degeneracy_tol, derivative=derivative, key=key, history=history,
-        progress=progress,
+        "partial_eigh", A, M, k, which=which, sigma=sigma, n=n, dtype=dtype, v0=v0,
+        preconditioner=preconditioner, M_solve=M_solve, OPinv=OPinv, method=method, basis=basis,
+        tol=tol, max_steps=max_steps, degeneracy_tol=degeneracy_tol, derivative=derivative,
+        key=key, history=history, progress=progress,
     )  # fmt: skip
 
 
 def pairs(
+    caller: str,
     A: OperatorLike,
     M: OperatorLike,
     k: int | None,
@@ -191,6 +193,7 @@ def pairs(
 ) -> PartialEigh:
     """`partial_eigh` with its keyword arguments in ``options``, all or some of them.
 
+    ``caller`` is the public function that was called, for the texts of errors.
     With ``whole`` the k pairs are one cluster, and the eigenvalues (k,) are the matrix R (k, k).
     ``polish`` improves what the eigensolver found before it is judged.
 
@@ -203,9 +206,10 @@ def pairs(
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise TypeError(
-            f"unknown option {unknown[0]!r}; expected options of partial_eigh: {', '.join(known)}."
+            f"{caller}: unknown option {unknown[0]!r}; expected options of partial_eigh: "
+            f"{', '.join(known)}."
         )
-    return _pairs(A, M, k, whole, polish, **{**known, **options})
+    return _pairs(caller, A, M, k, whole, polish, **{**known, **options})
 
 
 @functools.cache
@@ -216,6 +220,7 @@ def _defaults() -> dict[str, Any]:
 
 
 def _pairs(
+    caller: str,
     A: OperatorLike,
     M: OperatorLike,
     k: int | None,
@@ -242,10 +247,10 @@ def _pairs(
 ) -> PartialEigh:
     derivative = Derivative() if derivative is None else derivative
     k, n, dtype, method, reason = _arguments.check(
-        A, M, k, which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, preconditioner=preconditioner,
-        M_solve=M_solve, OPinv=OPinv, method=method, basis=basis, tol=tol, max_steps=max_steps,
-        degeneracy_tol=degeneracy_tol, derivative=derivative, key=key, history=history,
-        progress=progress,
+        caller, A, M, k, which=which, sigma=sigma, n=n, dtype=dtype, v0=v0,
+        preconditioner=preconditioner, M_solve=M_solve, OPinv=OPinv, method=method, basis=basis,
+        tol=tol, max_steps=max_steps, degeneracy_tol=degeneracy_tol, derivative=derivative,
+        key=key, history=history, progress=progress,
     )  # fmt: skip
     if max_steps is None:
         # With M the filter leaves the rest of a guess to Davidson's method.
@@ -254,7 +259,8 @@ def _pairs(
     width = block_width(method, n, k)
 
     def operator(x: OperatorLike, name: str) -> Operator | None:
-        return None if x is None else as_operator(x, n, dtype, name, widths=(1, k, width))
+        widths = (1, k, width)
+        return None if x is None else as_operator(x, n, dtype, f"{caller}: {name}", widths=widths)
 
     request = Request(
         k=k,
@@ -271,7 +277,7 @@ def _pairs(
         polish=polish,
     )
     given = Given(
-        a=as_operator(A, n, dtype, "A", widths=(1, k, width)),
+        a=as_operator(A, n, dtype, f"{caller}: A", widths=(1, k, width)),
         m=operator(M, "M"),
         preconditioner=operator(preconditioner, "preconditioner"),
         m_solve=operator(M_solve, "M_solve"),
@@ -284,7 +290,7 @@ def _pairs(
         ),
         key=jax.random.key(0) if key is None else key,
     )
-    rules = dataclasses.replace(_rules(derivative, request, given), whole=whole)
+    rules = dataclasses.replace(_rules(caller, derivative, request, given), whole=whole)
 
     def run(rules: _derivatives.Rules, given: Given) -> PartialEigh:
         return _over_devices(functools.partial(compiled, (request, rules)), request, given)
@@ -296,27 +302,29 @@ def _pairs(
 def _over_devices(solve, request: Request, given: Given) -> PartialEigh:
     """``solve(given)``, left to the compiler's partitioning on a mesh of Explicit axes.
 
-    There every contraction over a sharded axis would have to say how its result is sharded. The
-    eigenvectors come back sharded as the first array that has n rows, all else replicated.
+    The eigenvectors come back sharded as the first array that has n rows, all else replicated.
     """
-    kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(given)]
-    meshes = [k.sharding.mesh for k in kinds if AxisType.Explicit in k.sharding.mesh.axis_types]
-    if not meshes:
+    mesh = explicit_mesh(given)
+    if mesh is None:
         return solve(given)
+    kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(given)]
     rows = [k.sharding.spec[0] for k in kinds if k.shape[:1] == (given.a.n,)]
     by_rows = PartitionSpec(next((r for r in rows if r is not None), None), None)
-    block, rest = (NamedSharding(meshes[0], spec) for spec in (by_rows, PartitionSpec()))
+    block, rest = (NamedSharding(mesh, spec) for spec in (by_rows, PartitionSpec()))
     fields: dict[str, Any] = {field.name: rest for field in dataclasses.fields(Info)}
     fields["MX"] = None if given.m is None else block
     fields["history"] = rest if request.monitor.rows else None
     fields.update(method=request.method, reason=request.reason)
     shardings: Any = (rest, block, Info(**fields))
-    return auto_axes(solve, out_sharding=PartialEigh(*shardings))(given)
+    # Under jit, without which JAX does not differentiate across the change of axes.
+    return jax.jit(auto_axes(solve, out_sharding=PartialEigh(*shardings)))(given)
 
 
-def _rules(derivative: Derivative, request: Request, given: Given) -> _derivatives.Rules:
+def _rules(
+    caller: str, derivative: Derivative, request: Request, given: Given
+) -> _derivatives.Rules:
     settings = Settings(
-        solvers=_solvers(derivative, request, given),
+        solvers=_solvers(caller, derivative, request, given),
         max_steps=DERIVATIVE_STEPS if derivative.max_steps is None else derivative.max_steps,
         sign=-1 if request.which == "largest" else 1,
         on_unconverged=derivative.on_unconverged,
@@ -324,13 +332,15 @@ def _rules(derivative: Derivative, request: Request, given: Given) -> _derivativ
     return _derivatives.Rules(settings, derivative.refine, derivative.on_gauge)
 
 
-def _solvers(derivative: Derivative, request: Request, given: Given) -> tuple[Any, ...]:
+def _solvers(
+    caller: str, derivative: Derivative, request: Request, given: Given
+) -> tuple[Any, ...]:
     """The solvers of the derivative's systems, in the order in which they are tried."""
     interior = request.which == "nearest"
     filtered = not interior and (given.m is None or request.method == "chebyshev")
     if derivative.solver == "chebyshev" and not filtered:
         raise ValueError(
-            f"partial_eigh: Derivative(solver='chebyshev') with which={request.which!r}, "
+            f"{caller}: Derivative(solver='chebyshev') with which={request.which!r}, "
             f"method={request.method!r} and {'no ' if given.m is None else ''}M; expected extreme "
             "pairs, and no M or method='chebyshev'. Take solver='auto'."
         )

@@ -20,6 +20,7 @@ import numpy as np
 
 from jax_peig import _blocks, _tolerances
 from jax_peig._linear_map import LinearMap, bind
+from jax_peig._mesh import replicated
 from jax_peig._operators import FLOATING, is_array
 from jax_peig._types import Array, ArrayLike
 
@@ -87,8 +88,18 @@ def hermitian_function(h: Scalar, R: ArrayLike) -> Array:
     >>> bool(jnp.allclose(ours, curvature(jax.scipy.linalg.expm), rtol=1e-5))
     True
     """
-    R = _checked(h, R)
-    R = _blocks.herm(R)
+    return function_of("hermitian_function", h, R)
+
+
+def function_of(caller: str, h: Scalar, R: ArrayLike) -> Array:
+    """`hermitian_function`, with errors that carry the name of the public function called.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `hermitian_function`.
+    """
+    R = replicated(_blocks.herm, _checked(caller, h, R))
     lam, u = jnp.linalg.eigh(jax.lax.stop_gradient(R), symmetrize_input=False)
     n = _blocks.gram(u, R @ u)
     n = n - jax.lax.stop_gradient(n)
@@ -100,8 +111,8 @@ def hermitian_function(h: Scalar, R: ArrayLike) -> Array:
     image = image + without_derivative(jnp.where(unknown, n, 0), 1)
     inside, unknown = _finite(second, n.dtype)
     image = image + jnp.einsum("imj,im,mj->ij", inside, n, n)
-    unknown = jnp.any(unknown, axis=2) | jnp.any(unknown, axis=0)
-    image = image + without_derivative(jnp.where(unknown, n, 0), 2)
+    # Differences are symmetric in their arguments: N_im and N_mj meet the same unknown ones.
+    image = image + without_derivative(jnp.where(jnp.any(unknown, axis=2), n, 0), 2)
     image = image + without_derivative(n, 3)
     return u @ image @ u.conj().T
 
@@ -183,25 +194,21 @@ class _Without(LinearMap):
         return bind(self, residuals, inputs), bind(slope, residuals, tangents)
 
 
-def _checked(h: Scalar, R: ArrayLike) -> Array:
+def _checked(caller: str, h: Scalar, R: ArrayLike) -> Array:
     if not callable(h):
-        raise TypeError(
-            f"hermitian_function: h is {h!r}; expected a function of one real scalar, then R."
-        )
+        raise TypeError(f"{caller}: h is {h!r}; expected a function of one real scalar, then R.")
     if not is_array(R) or R.dtype.name not in FLOATING:
         kind = R.dtype if is_array(R) else type(R).__name__
-        raise TypeError(
-            f"hermitian_function: R is of {kind}; expected an array of {', '.join(FLOATING)}."
-        )
+        raise TypeError(f"{caller}: R is of {kind}; expected an array of {', '.join(FLOATING)}.")
     if R.ndim != 2 or R.shape[0] != R.shape[1] or R.shape[0] == 0:
         raise ValueError(
-            f"hermitian_function: R has shape {R.shape}; expected (k, k). Use jax.vmap for batches."
+            f"{caller}: R has shape {R.shape}; expected (k, k). Use jax.vmap for batches."
         )
     real = jnp.finfo(R.dtype).dtype
     out = jax.eval_shape(h, jax.ShapeDtypeStruct((), real))
     if getattr(out, "shape", None) != () or out.dtype != real:
         raise TypeError(
-            f"hermitian_function: h of a scalar {real} returned {out}; expected a real scalar of "
+            f"{caller}: h of a scalar {real} returned {out}; expected a real scalar of "
             "the same dtype."
         )
     return jnp.asarray(R)

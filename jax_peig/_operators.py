@@ -182,7 +182,7 @@ def order_and_dtype(x: OperatorLike, name: str) -> tuple[int | None, Any]:
         if not jnp.issubdtype(x.dtype, jnp.inexact) or x.dtype.name not in FLOATING:
             raise TypeError(
                 f"{name} has dtype {x.dtype}; expected one of {', '.join(FLOATING)}. "
-                f"Convert it, for example with {name}.astype(float)."
+                f"Convert it, for example with {name.split()[-1]}.astype(float)."
             )
         square = x.ndim == 2 and x.shape[0] == x.shape[1]
         if not (square or (is_array(x) and x.ndim == 1)):

@@ -21,6 +21,7 @@ class Status(enum.IntEnum):
     A_NOT_HERMITIAN = 5
     M_NOT_HERMITIAN = 6
     PRECONDITIONER_NOT_POSITIVE_DEFINITE = 7
+    K_TOO_SMALL = 8
 
     @property
     def text(self) -> str:
@@ -54,6 +55,7 @@ _TEXTS = {
         "some pairs did not reach the tolerance, and the preconditioner or M_solve is not a "
         "Hermitian positive definite operator: check its sign, and that it is symmetric"
     ),
+    Status.K_TOO_SMALL: "not every singular value above the threshold is among the k: raise k",
 }
 
 
@@ -144,7 +146,7 @@ class Info:
         fewest = int(np.min(np.asarray(self.converged)))
         where = f"{int(failed.sum())} of {status.size} problems failed; " if status.size > 1 else ""
         raise PartialEighError(
-            f"partial_eigh: {where}{worst.name}: {worst.text}. "
+            f"{where}{worst.name}: {worst.text}. "
             f"(converged: {fewest} of {k}; largest residual norm "
             f"{np.max(np.asarray(self.residual_norms)):.3g}; steps: "
             f"{int(np.max(np.asarray(self.steps)))}; hermiticity error "

@@ -5,8 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig._eigenspace import eigenspace
-from jax_peig._matrix_function import Scalar, hermitian_function
+from jax_peig import _blocks, _eigenspace
+from jax_peig._matrix_function import Scalar, function_of
+from jax_peig._mesh import replicated
 from jax_peig._operators import is_array
 from jax_peig._results import Eigenspace
 from jax_peig._types import Array, ArrayLike, OperatorLike
@@ -57,7 +58,8 @@ def spectral_sum(
     >>> round(float(weight), 4)  # -2 exp(-1)
     -0.7358
     """
-    return jnp.trace(hermitian_function(h, eigenspace(A, M, k, **options).rayleigh)).real
+    r = _eigenspace.space("spectral_sum", A, M, k, options).rayleigh
+    return jnp.trace(function_of("spectral_sum", h, r)).real
 
 
 def density(h: Scalar, space: Eigenspace) -> Array:
@@ -100,7 +102,7 @@ def density(h: Scalar, space: Eigenspace) -> Array:
     [0.0, 0.0, 0.0, 0.0]
     """
     r, x, _ = _checked(space, "density")
-    return jnp.sum((x @ hermitian_function(h, r)) * x.conj(), axis=1).real
+    return jnp.sum((x @ function_of("density", h, r)) * x.conj(), axis=1).real
 
 
 def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike) -> Array:
@@ -142,7 +144,8 @@ def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike) -> Array:
     """
     r, x, _ = _checked(space, "spectral_apply")
     x, b = _together(x, b, "spectral_apply")
-    return x @ (hermitian_function(h, r).astype(x.dtype) @ (x.conj().T @ b))
+    h_of_r = function_of("spectral_apply", h, r)
+    return x @ (h_of_r.astype(x.dtype) @ replicated(_blocks.gram, x, b))
 
 
 def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
@@ -180,7 +183,7 @@ def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
     """
     _, x, _ = _checked(space, "projector_apply")
     x, b = _together(x, b, "projector_apply")
-    return x @ (x.conj().T @ b)
+    return x @ replicated(_blocks.gram, x, b)
 
 
 def _checked(space: Eigenspace, name: str) -> Eigenspace:

@@ -117,8 +117,9 @@ def triplets(
     dtype: DTypeLike,
     options: dict[str, Any],
     whole: bool = False,
+    what: str = "k",
 ) -> Triplets:
-    """The k largest, all for None; ``whole`` as in `pairs`. Errors carry ``name``.
+    """The k largest; ``whole`` as in `pairs`. Errors carry ``name`` and call k ``what``.
 
     Raises
     ------
@@ -126,10 +127,10 @@ def triplets(
         As `partial_svd`.
     """
     made, found = dilation(A, shape, dtype, name)
-    k = _count(k, made.shape, name)
+    k = _count(k, made.shape, name, what)
     polish = _TwoSided(made.shape, _absolute(options, name))
     s, x, info = pairs(
-        BlockProduct(made), None, k, n=sum(made.shape), dtype=found, which="largest",
+        name, BlockProduct(made), None, k, n=sum(made.shape), dtype=found, which="largest",
         whole=whole, polish=polish, **options,
     )  # fmt: skip
     zero = polish.zero(jnp.diagonal(s).real if whole else s)
@@ -214,21 +215,24 @@ def _absolute(options: dict[str, Any], name: str) -> float | None:
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
         raise TypeError(
-            f"{name}: unknown option {unknown[0]!r}; expected some of {', '.join(OPTIONS)}."
+            f"{name}: unknown option {unknown[0]!r}; expected options of partial_svd: "
+            f"{', '.join(OPTIONS)}."
         )
     tol = options.get("degeneracy_tol")
     check_positive(f"{name}: degeneracy_tol", tol, float, zero=True)
     return None if tol is None else float(tol)
 
 
-def _count(k: Any, shape: tuple[int, int], name: str) -> int:
-    """The number of singular values, checked; all for None."""
-    if k is None:
+def _count(k: Any, shape: tuple[int, int], name: str, what: str) -> int:
+    """The number of singular values, checked; a ``rank`` may be None, which is all of them."""
+    if k is None and what == "rank":
         return min(shape)
     try:
         count = operator.index(k)
     except TypeError:
-        raise TypeError(f"{name}: k is {k!r}; expected a Python integer.") from None
+        raise TypeError(f"{name}: {what} is {k!r}; expected a Python integer.") from None
     if isinstance(k, bool) or not 1 <= count <= min(shape):
-        raise ValueError(f"{name}: k = {k}, A is {shape}; expected 1 <= k <= {min(shape)}.")
+        raise ValueError(
+            f"{name}: {what} = {k}, A is {shape}; expected 1 <= {what} <= {min(shape)}."
+        )
     return count

@@ -224,10 +224,16 @@ def test_costs(tmp_path, capsys):
     assert row["problem"] in capsys.readouterr().out
 
 
-def test_degeneracy(tmp_path):
+def test_degeneracy(tmp_path, capsys, monkeypatch):
+    """Where nothing of torch is installed, too; what is not says so."""
+    absent = next(peer for peer in degeneracy.PEERS if peer.name == "xitorch")
+    monkeypatch.setattr(type(absent), "package", "a package that is not there")
     saved = tmp_path / "degeneracy.json"
     assert degeneracy.main(["--quick", "--save", str(saved)]) == 0
+    assert "xitorch: not installed" in capsys.readouterr().out
     for row in read(saved)["rows"]:
         assert row["ours_1"] < 1e-9
         assert row["ours_2"] < 1e-7
+        assert row["jnp_1"] < 1e-9
         assert row["jnp_2"] > 1e-3
+        assert "xitorch_1" not in row

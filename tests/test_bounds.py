@@ -132,6 +132,8 @@ def test_kato_temple_without_a_gap_is_weyl():
     r = np.array([0.1, 0.1, 0.1, 0.1])
     found = bounds.kato_temple(np.zeros(4), r, np.array([0.0, -1.0, np.inf, 0.05]))
     np.testing.assert_array_equal(found, r)
+    exact = bounds.kato_temple(np.zeros(2), np.zeros(2), np.array([0.0, 1.0]))
+    np.testing.assert_array_equal(exact, 0)
 
 
 def test_bounds_of_info_hold():
@@ -204,6 +206,18 @@ def test_derivative_of_an_eigenvalue(moving):
     h = 1e-5
     differences = np.linalg.eigvalsh(a + h * da) - np.linalg.eigvalsh(a - h * da)
     np.testing.assert_allclose(w_dot, differences / (2 * h), rtol=1e-7)
+
+
+def test_derivative_of_an_eigenvalue_of_a_matrix_that_is_not_symmetric(moving):
+    """D lam = y^T dA x with y^T A = lam y^T, y^T x = 1: left and right vectors differ."""
+    a = np.diag(np.arange(1.0, 5.0)) + 0.2 * moving[0]  # real, simple eigenvalues
+    w, x = np.linalg.eig(a)
+    y = np.linalg.inv(x)  # rows, y^T x = 1
+    pair = jax.jvp(jnp.linalg.eigvals, (a,), (moving[1],))
+    found, w_dot = map(np.asarray, pair)
+    w_dot = w_dot[[int(np.argmin(np.abs(found - lam))) for lam in w]]
+    np.testing.assert_allclose(w_dot, np.diagonal(y @ moving[1] @ x), rtol=1e-11)
+    assert np.max(np.abs(np.diagonal(x.T @ moving[1] @ x) - w_dot)) > 0.01
 
 
 def test_derivative_of_a_singular_value(moving):

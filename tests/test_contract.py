@@ -288,7 +288,7 @@ def test_canonical_dtypes():
 # import each other.
 LAYERS = (
     ("_types",),
-    ("_tolerances", "_results", "_linear_map", "_monitor", "_recording", "operators"),
+    ("_tolerances", "_results", "_linear_map", "_mesh", "_monitor", "_recording", "operators"),
     ("_operators", "_options"),
     ("_blocks", "_request", "bounds"),
     ("_probe", "_linear_solvers"),

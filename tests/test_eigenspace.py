@@ -119,6 +119,51 @@ def test_iterative_and_largest():
     assert_close(compiled(jax.grad, **options)(pencil, T0), wanted, 1e-8)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "dense"},
+        {"method": "chebyshev"},
+        {"method": "chebyshev", "derivative": Derivative(solver="minres")},
+    ],
+    ids=["dense", "chebyshev", "minres"],
+)
+def test_interior(options):
+    """The threefold eigenvalue in the middle, with one below and two above."""
+    pencil = gf.make((1, 3, 2), seed=14, generalized=False)
+    sigma = float(np.linalg.eigvalsh(pencil.a[0])[1]) + 0.1
+
+    def by_lapack(t):
+        lam, x = np.linalg.eigh(gf.matrices(pencil, np.asarray(t))[0])
+        near = np.argsort(np.abs(lam - sigma))[:3]
+        return invariant(pencil, np.diag(lam[near]), x[:, near])
+
+    def ours(t):
+        a, _ = gf.matrices(pencil, t)
+        space = eigenspace(a, k=3, which="nearest", sigma=sigma, **options)
+        return invariant(pencil, *space[:2])
+
+    gradient, hessian = jax.jit(lambda t: (jax.grad(ours)(t), jax.hessian(ours)(t)))(T0)
+    assert_close(gradient, gf.gradient_fd(by_lapack, T0), 1e-7)
+    assert_close(hessian, gf.hessian_fd(by_lapack, T0), 1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "davidson"},
+        {"method": "lobpcg", "tol": 1e-6, "derivative": Derivative(refine=True)},
+    ],
+    ids=["davidson", "refined"],
+)
+def test_methods(options):
+    pencil = gf.make((1, 2, 3), seed=4, n=gf.LARGE)
+    wanted = gf.gradient_fd(functools.partial(reference, pencil), T0)
+    assert_close(compiled(jax.grad, **options)(pencil, T0), wanted, 1e-7)
+
+
 @pytest.mark.parametrize("split", [1e-2, 1e-5, 1e-7, 1e-9, 1e-12])
 def test_near_degeneracy_costs_no_accuracy(split):
     pencil = gf.make((6,), seed=5, split=split)

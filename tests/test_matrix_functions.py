@@ -1,4 +1,4 @@
-"""hermitian_function and what is built on it: against closed forms and LAPACK's finite differences.
+"""hermitian_function against closed forms and LAPACK's finite differences.
 
 Everything at exact repetition, orders one and two.
 """
@@ -11,17 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-import scipy.optimize
 
-from jax_peig import (
-    density,
-    eigenspace,
-    hermitian_function,
-    partial_eigh,
-    projector_apply,
-    spectral_apply,
-    spectral_sum,
-)
+from jax_peig import hermitian_function
 from jax_peig._matrix_function import divided_differences, second_divided_differences
 
 REPEATED = [(1.0, 1.0, 2.0, 3.0), (1.0,) * 4, (0.0, 0.0, 1.0, 1.0), (1.0, 1 + 1e-9, 1 + 1e-5, 3.0)]
@@ -30,9 +21,6 @@ T0 = np.zeros(2)
 
 def assert_close(found, wanted, rtol):
     np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol * np.max(np.abs(wanted)))
-
-
-# -- hermitian_function ---------------------------------------------------------------------------
 
 
 def matrices(lam, dtype, seed=0):
@@ -130,6 +118,29 @@ def test_a_step_narrower_than_the_distance_is_not_missed():
         np.testing.assert_allclose(found, float(wanted), rtol=1e-13)
 
 
+def test_second_differences_in_a_tail():
+    """Fermi's function 100 T above: h[x, y] is a quotient of tiny numbers, and h[x, y, y] of those.
+
+    h[x, y, y] = (h'(y) - h[x, y]) / (y - x), in extended precision.
+    """
+    t = 0.01
+
+    @jax.jit
+    def double(lam):
+        def occupied(x):
+            return jax.nn.sigmoid(-x / t)
+
+        first = divided_differences(occupied, lam)
+        return second_divided_differences(occupied, lam, first)[0, 1, 1]
+
+    for d in (1e-6, 7.5e-6, 3e-5, 1e-4, 1e-2):
+        lam = np.array([1.0, 1.0 + d])
+        a, b = lam.astype(np.longdouble) / (2 * np.longdouble(t))
+        first = -np.sinh(b - a) / (b - a) / (4 * np.cosh(a) * np.cosh(b))
+        wanted = (-1 / (4 * np.cosh(b) ** 2) - first) / (2 * (b - a)) / np.longdouble(t) ** 2
+        np.testing.assert_allclose(double(lam), float(wanted), rtol=1e-12)
+
+
 def test_a_kink_between_eigenvalues():
     """max(x - 1.5, 0) of 1, 1, 2, 3: the smooth parts on both sides."""
     r, noise = matrices((1.0, 1.0, 2.0, 3.0), np.float64)
@@ -191,6 +202,27 @@ def test_where_h_has_no_derivative():
     np.testing.assert_allclose(moved[1, 2], 1 / 3, rtol=1e-14)
 
 
+def test_where_h_has_one_derivative():
+    """x^(3/2) at zero: gradients are right, second derivatives NaN along what moves the zero."""
+    r = jnp.diag(jnp.array([0.0, 1.0, 4.0]))
+
+    def along(e):
+        def f(t):
+            return jnp.sum(hermitian_function(lambda x: x**1.5, r + t * (e + e.T)))
+
+        return jax.jit(lambda t: (jax.grad(f)(t), jax.hessian(f)(t), jax.grad(jax.grad(f))(t)))(0.0)
+
+    places = np.eye(9).reshape(3, 3, 3, 3)
+    # h[x, y] = (h(x) - h(y)) / (x - y); the sum over the matrix counts both triangles, twice.
+    slope, *second = along(places[1, 2])
+    np.testing.assert_allclose(slope, 2 * 7 / 3, rtol=1e-13)
+    assert np.isfinite(second).all()
+    for e, wanted in ((places[0, 0], 0.0), (places[0, 1], 2 * 1.0)):
+        slope, *second = along(e)
+        np.testing.assert_allclose(slope, wanted, rtol=1e-13)
+        assert np.isnan(second).all()
+
+
 def test_vmap_and_float32():
     rs = np.stack([matrices(lam, np.float32)[0] for lam in REPEATED])
     one = jax.jit(jax.value_and_grad(lambda r: jnp.sum(our_exp(r) ** 2)))
@@ -202,6 +234,26 @@ def test_vmap_and_float32():
         # d sum(exp(R)^2) = 2 exp(2 R).
         wanted = 2 * scipy.linalg.expm(2 * r.astype(float))
         assert_close(gradient, wanted, 1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
+def test_vmap_of_both_derivatives(dtype):
+    """Of matrices that repeat in different ways: as one after the other."""
+    noise = matrices(REPEATED[0], dtype)[1]
+    rs = np.stack([matrices(lam, dtype)[0] for lam in REPEATED])
+
+    def f(r, t):
+        moved = r + t[0].astype(r.dtype) * noise[0] + t[1].astype(r.dtype) * noise[1]
+        return jnp.sum(noise[3].conj() * our_exp(moved)).real
+
+    def both(r):
+        of_t = functools.partial(f, r)
+        return jax.grad(of_t)(jnp.zeros(2)), jax.hessian(of_t)(jnp.zeros(2))
+
+    many, one = jax.jit(jax.vmap(both))(rs), jax.jit(both)
+    for i, r in enumerate(rs):
+        for found, wanted in zip(many, one(r), strict=True):
+            assert_close(found[i], wanted, 1e-13)
 
 
 @pytest.mark.parametrize(
@@ -219,166 +271,3 @@ def test_vmap_and_float32():
 def test_bad_arguments(h, r, error, text):
     with pytest.raises(error, match=text):
         hermitian_function(h, r)
-
-
-# -- sums, densities, products -------------------------------------------------------------------
-
-
-def occupied(x):
-    return 1 / (1 + jnp.exp((x - 1.3) / 0.4))
-
-
-@functools.cache
-def spectral(transform):
-    """(pencil, t) -> derivatives of a sum of all four functions."""
-
-    def loss(pencil, t):
-        a, m = gf.matrices(pencil, t.astype(pencil.a.dtype))
-        y, z = pencil.vectors
-        space = eigenspace(a, m, gf.K)
-        total = spectral_sum(occupied, a, m, gf.K)
-        total = total + jnp.abs(z) @ density(occupied, space)
-        total = total + (y.conj() @ spectral_apply(occupied, space, z)).real
-        return total + (y.conj() @ projector_apply(space, m @ z)).real
-
-    return jax.jit(lambda pencil, t: transform(functools.partial(loss, pencil))(t))
-
-
-def spectral_reference(pencil, t):
-    a, m = gf.matrices(pencil, np.asarray(t))
-    w, x = (v[..., : gf.K] for v in scipy.linalg.eigh(a, m))
-    y, z = pencil.vectors
-    h = 1 / (1 + np.exp((w - 1.3) / 0.4))
-    total = h.sum() + np.abs(z) @ (np.abs(x) ** 2 @ h)
-    total += (y.conj() @ ((x * h) @ (x.conj().T @ z))).real
-    return total + (y.conj() @ (x @ (x.conj().T @ (m @ z)))).real
-
-
-@pytest.mark.parametrize(
-    "dtype",
-    [np.float64, pytest.param(np.complex128, marks=pytest.mark.slow)],
-    ids=["real", "complex"],
-)
-def test_spectral_functions(dtype):
-    for sizes in [(6,), (3, 3), (1, 2, 1, 2)]:
-        pencil = gf.make(sizes, seed=3, dtype=dtype)
-        f = functools.partial(spectral_reference, pencil)
-        np.testing.assert_allclose(spectral(itself)(pencil, T0), f(T0), rtol=1e-11)
-        assert_close(spectral(jax.grad)(pencil, T0), gf.gradient_fd(f, T0), 1e-9)
-
-
-def itself(f):
-    return f
-
-
-def test_spectral_functions_twice():
-    for sizes in [(6,), (1, 2, 1, 2)]:
-        pencil = gf.make(sizes, seed=3)
-        wanted = gf.hessian_fd(functools.partial(spectral_reference, pencil), T0)
-        assert_close(spectral(jax.hessian)(pencil, T0), wanted, 1e-6)
-
-
-def test_columns_and_dtypes():
-    space = eigenspace(jnp.diag(jnp.arange(1.0, 6.0)), k=2)
-    b = jnp.ones((5, 3), complex)
-    for found in (projector_apply(space, b), spectral_apply(lambda w: w / w, space, b)):
-        assert found.dtype == complex
-        np.testing.assert_allclose(found[:, 0], [1, 1, 0, 0, 0], atol=1e-14)
-
-
-@pytest.mark.parametrize(
-    ("call", "error", "text"),
-    [
-        (lambda s: density(jnp.exp, s[:2]), TypeError, "expected the Eigenspace"),
-        (lambda s: projector_apply(s, jnp.ones(4)), ValueError, "with n = 5"),
-        (lambda s: projector_apply(s, jnp.arange(5)), TypeError, "b is of int64"),
-        (lambda s: spectral_apply(jnp.exp, s, [1.0]), TypeError, "b is of list"),
-        (lambda s: spectral_sum(jnp.exp, jnp.eye(3), k=1, foo=1), TypeError, "unknown option"),
-    ],
-)
-def test_bad_arguments_of_spectral_functions(call, error, text):
-    with pytest.raises(error, match=text):
-        call(eigenspace(jnp.eye(5), k=5))
-
-
-# -- worked example: Fermi-Dirac occupations at a fixed number of particles -----------------------
-
-
-TEMPERATURE, PARTICLES = 0.3, 2.5
-
-
-def fermi(mu):
-    return lambda e: jax.nn.sigmoid((mu - e) / TEMPERATURE)
-
-
-def chemical_potential(r):
-    """Mu with tr f(R) = PARTICLES, by bisection; its derivative by the implicit function theorem.
-
-    ``custom_root`` differentiates the particle number, in mu and, through R, in what R depends on.
-    """
-
-    def excess(mu):
-        return jnp.trace(hermitian_function(fermi(mu), r)).real - PARTICLES
-
-    def bisect(f, _):
-        w = jnp.diagonal(jax.lax.stop_gradient(r)).real
-
-        def number(mu):
-            return jnp.sum(jax.nn.sigmoid((mu - w) / TEMPERATURE)) - PARTICLES
-
-        def halve(_, ends):
-            low, high = ends
-            middle = (low + high) / 2
-            below = number(middle) < 0
-            return jnp.where(below, middle, low), jnp.where(below, high, middle)
-
-        ends = jnp.min(w) - 20 * TEMPERATURE, jnp.max(w) + 20 * TEMPERATURE
-        return jax.lax.fori_loop(0, 60, halve, ends)[0]
-
-    def tangent_solve(g, y):
-        return y / g(jnp.ones_like(y))
-
-    return jax.lax.custom_root(excess, jnp.zeros(()), bisect, tangent_solve)
-
-
-def smeared(pencil, t):
-    """A weighted sum of the density of PARTICLES electrons in six levels."""
-    a, _ = gf.matrices(pencil, t)
-    space = eigenspace(a, k=gf.K)
-    return pencil.vectors[0] @ density(fermi(chemical_potential(space.rayleigh)), space)
-
-
-def smeared_separately(pencil, t):
-    """The same from separate (w, X)."""
-    a, _ = gf.matrices(pencil, t)
-    w, x, _ = partial_eigh(a, k=gf.K)
-    return pencil.vectors[0] @ (x**2 @ fermi(chemical_potential(jnp.diag(w)))(w))
-
-
-def smeared_reference(pencil, t):
-    a, _ = gf.matrices(pencil, np.asarray(t))
-    w, x = (v[..., : gf.K] for v in np.linalg.eigh(a))
-
-    def occupations(mu):
-        return 1 / (1 + np.exp((w - mu) / TEMPERATURE))
-
-    mu = scipy.optimize.brentq(lambda mu: occupations(mu).sum() - PARTICLES, -20, 20, xtol=1e-15)
-    return pencil.vectors[0] @ (x**2 @ occupations(mu))
-
-
-def test_fermi_dirac_occupations():
-    pencil = gf.make((2, 3, 1), seed=21, generalized=False)
-    f = functools.partial(smeared_reference, pencil)
-    ours = functools.partial(smeared, pencil)
-    value, gradient, hessian = jax.jit(
-        lambda t: (ours(t), jax.grad(ours)(t), jax.hessian(ours)(t))
-    )(T0)
-    np.testing.assert_allclose(value, f(T0), rtol=1e-12)
-    wanted = gf.gradient_fd(f, T0, h=2e-3)
-    assert_close(gradient, wanted, 1e-9)
-    assert_close(hessian, gf.hessian_fd(f, T0), 1e-6)
-    # Separate tangents lose h' between two members of a cluster.
-    separate = functools.partial(smeared_separately, pencil)
-    forward, reverse = jax.jit(lambda t: (jax.jacfwd(separate)(t), jax.grad(separate)(t)))(T0)
-    assert np.max(np.abs(forward - wanted)) > 0.02 * np.max(np.abs(wanted))
-    assert np.isnan(reverse).all()

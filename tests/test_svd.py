@@ -1,4 +1,4 @@
-"""partial_svd, norms and thresholding against LAPACK, at repeated and zero singular values."""
+"""partial_svd against LAPACK, at repeated and zero singular values."""
 
 import functools
 
@@ -10,34 +10,11 @@ import pytest
 import scipy.sparse
 from jax.experimental.sparse import BCOO
 from jax.tree_util import Partial
+from rectangular import along, assert_close, matrix
 
-from jax_peig import (
-    BlockProduct,
-    ky_fan_norm,
-    nuclear_norm,
-    partial_svd,
-    singular_value_threshold,
-)
+from jax_peig import BlockProduct, partial_eigh, partial_svd
 
 T0 = np.zeros(2)
-
-
-def matrix(values, shape, dtype=np.float64, seed=0):
-    """U diag(values) V^H with random U and V, and two directions."""
-    rng = np.random.default_rng(seed)
-    u, v = (gf.random_unitary(rng, side, dtype)[:, : len(values)] for side in shape)
-    noise = rng.normal(size=(2, *shape)).astype(dtype)
-    if np.issubdtype(dtype, np.complexfloating):
-        noise = noise + 1j * rng.normal(size=noise.shape)
-    return (u * np.asarray(values, float)) @ v.conj().T, noise
-
-
-def along(a, noise, t):
-    return a + t[0].astype(a.dtype) * noise[0] + t[1].astype(a.dtype) * noise[1]
-
-
-def assert_close(found, wanted, rtol):
-    np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol * np.max(np.abs(wanted)))
 
 
 # -- values ---------------------------------------------------------------------------------------
@@ -101,6 +78,49 @@ def test_iterative_beyond_the_rank():
     np.testing.assert_allclose(a @ vh.T, u * s[None, :], atol=1e-9)
 
 
+def test_products_are_counted():
+    """Those of the dilation's eigenpairs, and k more for the two-sided projection."""
+    a = np.random.default_rng(0).normal(size=(7, 5))
+    h = jnp.block([[jnp.zeros((7, 7)), a], [a.T, jnp.zeros((5, 5))]])
+    product = BlockProduct(Partial(jnp.matmul, h))
+    own = partial_eigh(product, k=2, n=12, which="largest").info.products
+    assert int(partial_svd(a, 2).info.products) == int(own) + 2
+
+
+def test_half_of_the_tolerance_is_zero():
+    """s and -s are one cluster where 2 s is at most ``degeneracy_tol``."""
+    a = jnp.diag(jnp.array([3.0, 0.3, 0.2]))
+    for i, finite in ((1, True), (2, False)):
+        slope = jax.grad(lambda a, i=i: partial_svd(a, 3, degeneracy_tol=0.5).s[i])(a)
+        assert np.isfinite(slope).all() == finite
+
+
+@pytest.mark.slow
+def test_iterative_complex_function():
+    """A function of one vector, wide: values to 1e-10 s_1, and the gradient of a projector."""
+    values = np.r_[3.0, 3.0, 2.5, 2.0, np.linspace(1.5, 0, 40)]
+    a, noise = matrix(values, (300, 400), np.complex128)
+    y = noise[1][:, 0]
+
+    def projected(t):
+        def product(v):
+            return jnp.asarray(a) @ v + t.astype(a.dtype) * (jnp.asarray(noise[0]) @ v)
+
+        u, s, _, info = partial_svd(product, 3, shape=a.shape, dtype=complex)
+        return jnp.sum(jnp.abs(y.conj() @ u) ** 2), (s, info.converged)
+
+    slope, (s, converged) = jax.jit(jax.grad(projected, has_aux=True))(0.0)
+    assert int(converged) == 3
+    np.testing.assert_allclose(s, values[:3], atol=1e-10 * 3)
+
+    def by_lapack(t):
+        u = np.linalg.svd(a + t[0] * noise[0], full_matrices=False)[0][:, :3]
+        return np.sum(np.abs(y.conj() @ u) ** 2)
+
+    wanted = gf.gradient_fd(by_lapack, np.zeros(1), h=1e-5)
+    np.testing.assert_allclose(slope, wanted[0], rtol=1e-6)
+
+
 def test_vmap():
     batch = np.random.default_rng(0).normal(size=(3, 6, 4))
     u, s, vh = jax.jit(jax.vmap(lambda a: partial_svd(a, 2)[:3]))(batch)
@@ -128,6 +148,16 @@ class WithProduct:
         return self.matrix @ vector
 
 
+class WithMatmul:
+    """An object that knows `@` alone."""
+
+    def __init__(self, matrix):
+        self.matrix = matrix
+
+    def __matmul__(self, block):
+        return self.matrix @ block
+
+
 @pytest.mark.slow
 def test_every_kind_of_operator():
     a, _ = matrix((4, 3, 2, 1), (7, 5))
@@ -139,6 +169,7 @@ def test_every_kind_of_operator():
         "partial": (Partial(lambda m, v: m @ v, jnp.asarray(a)), (7, 5)),
         "block": (BlockProduct(lambda v: jnp.asarray(a) @ v), (7, 5)),
         "mv": (WithProduct(jnp.asarray(a)), (7, 5)),
+        "@": (WithMatmul(jnp.asarray(a)), (7, 5)),
         "bcoo": (BCOO.from_scipy_sparse(sparse), None),
         "scipy": (sparse, None),
     }
@@ -209,17 +240,23 @@ def test_gradient_of_a_low_rank_matrix():
     assert_close(derivative(jax.grad)(a, noise, T0), wanted, 1e-9)
 
 
-def test_hessian_at_a_repeated_value():
+@pytest.mark.parametrize(
+    ("shape", "dtype"),
+    [((8, 5), np.float64), pytest.param((5, 8), np.complex128, marks=pytest.mark.slow)],
+    ids=["tall real", "wide complex"],
+)
+def test_hessian_at_a_repeated_value(shape, dtype):
     """Of what the pair shares alone; see partial_eigh about weights that differ."""
-    a, noise = matrix((3, 3, 2, 1, 1), (8, 5), seed=1)
+    a, noise = matrix((3, 3, 2, 1, 1), shape, dtype, seed=1)
+    y, z = noise[0][:, 0].conj(), noise[1][0]
 
     def f(t):
         u, s, vh, _ = partial_svd(along(a, noise, t), 3)
-        return jnp.sum(s[:2]) * s[2] + (noise[0][:, 0] @ u[:, :2]) @ (vh[:2] @ noise[1][0])
+        return jnp.sum(s[:2]) * s[2] + ((y @ u[:, :2]) @ (vh[:2] @ z)).real
 
     def by_lapack(t):
         u, s, vh = np.linalg.svd(along(a, noise, np.asarray(t)), full_matrices=False)
-        return np.sum(s[:2]) * s[2] + (noise[0][:, 0] @ u[:, :2]) @ (vh[:2] @ noise[1][0])
+        return np.sum(s[:2]) * s[2] + ((y @ u[:, :2]) @ (vh[:2] @ z)).real
 
     assert_close(jax.jit(jax.hessian(f))(T0), gf.hessian_fd(by_lapack, T0), 1e-6)
 
@@ -293,157 +330,6 @@ def test_jax_8732():
     assert np.isnan(jax.grad(norm(functools.partial(jnp.linalg.svd, full_matrices=False)))(a)).any()
 
 
-# -- norms and thresholding -----------------------------------------------------------------------
-
-
-def test_ky_fan_norm():
-    a, noise = matrix((3, 3, 2, 1, 1), (8, 5), np.complex128, seed=3)
-    u, _, vh = np.linalg.svd(a, full_matrices=False)
-    value, gradient = jax.value_and_grad(ky_fan_norm)(a, 2)
-    np.testing.assert_allclose(value, 6, rtol=1e-14)
-    # JAX's gradient of a real function of complex arrays is conjugated.
-    np.testing.assert_allclose(gradient.conj(), u[:, :2] @ vh[:2], atol=1e-13)
-
-    def by_lapack(t):
-        return np.linalg.svd(along(a, noise, np.asarray(t)), compute_uv=False)[:2].sum()
-
-    found = jax.jit(jax.hessian(lambda t: ky_fan_norm(along(a, noise, t), 2)))(T0)
-    assert_close(found, gf.hessian_fd(by_lapack, T0), 1e-6)
-
-
-def test_ky_fan_norm_where_it_has_a_kink():
-    a, noise = matrix((3, 3, 2, 1, 1), (8, 5), seed=3)
-
-    def f(t):
-        return ky_fan_norm(along(a, noise, t), 1)
-
-    once, twice = jax.jit(lambda t: (jax.grad(f)(t), jax.hessian(f)(t)))(T0)
-    assert np.isfinite(once).all()
-    assert np.isnan(twice).all()
-
-
-def test_nuclear_norm():
-    a, _ = matrix((3, 3, 2, 1, 1), (8, 5), seed=4)
-    u, _, vh = np.linalg.svd(a, full_matrices=False)
-    gradient = jax.grad(lambda a: nuclear_norm(a).norm)(a)
-    np.testing.assert_allclose(gradient, u @ vh, atol=1e-13)
-    assert float(nuclear_norm(a).left_out) == 0.0
-
-
-@pytest.mark.slow
-def test_curvature_of_the_nuclear_norm():
-    a, noise = matrix((3, 3, 2, 1, 1), (8, 5), seed=4)
-
-    def by_lapack(t):
-        return np.linalg.norm(along(a, noise, np.asarray(t)), ord="nuc")
-
-    found = jax.jit(jax.hessian(lambda t: nuclear_norm(along(a, noise, t)).norm))(T0)
-    assert_close(found, gf.hessian_fd(by_lapack, T0), 1e-6)
-
-
-def test_nuclear_norm_of_a_low_rank_matrix():
-    a, noise = matrix((3, 3, 2), (8, 5), seed=5)
-    u, _, vh = np.linalg.svd(a, full_matrices=False)
-    wanted = u[:, :3] @ vh[:3]
-    gradient = jax.grad(lambda a: nuclear_norm(a, 4).norm)(a)
-    np.testing.assert_allclose(gradient, wanted, atol=1e-12)
-    found = nuclear_norm(a, 3)
-    np.testing.assert_allclose(found.norm, 8, rtol=1e-14)
-    assert 0 <= float(found.left_out) < 1e-5
-    second = jax.grad(jax.grad(lambda t: nuclear_norm(a + t * noise[0], 4).norm))
-    assert np.isnan(second(0.0))  # a kink
-
-
-@pytest.mark.parametrize("explicit", [True, False])
-def test_what_the_nuclear_norm_leaves_out(explicit):
-    a, _ = matrix((3, 2, 0.5, 0.4, 0.1), (8, 5), seed=6)
-    given = a if explicit else (lambda v: jnp.asarray(a) @ v)
-    found = nuclear_norm(given, 2, shape=(8, 5))
-    exact = np.linalg.norm(a, ord="nuc")
-    assert float(found.norm) < exact <= float(found.norm + found.left_out)
-    assert float(found.left_out) < (1.2 if explicit else 6.1)
-
-
-def threshold_reference(a, noise, t, level, weights):
-    u, s, vh = np.linalg.svd(along(a, noise, np.asarray(t)), full_matrices=False)
-    return np.sum(weights * np.sin(((u * np.maximum(s - level, 0)) @ vh).real))
-
-
-@pytest.mark.parametrize(
-    ("values", "k", "dtype"),
-    [
-        ((3, 3, 2.5, 1, 1), 3, np.float64),
-        pytest.param((3, 3, 2.5, 1, 1), 5, np.float64, marks=pytest.mark.slow),
-        pytest.param((3, 3, 2.5), 3, np.float64, marks=pytest.mark.slow),
-        pytest.param((3, 3, 2.5, 1, 1), 3, np.complex128, marks=pytest.mark.slow),
-        pytest.param((3, 3, 2.5, 1, 1), 5, np.complex128, marks=pytest.mark.slow),
-    ],
-)
-def test_singular_value_threshold(values, k, dtype):
-    """Weights differ over the pair 3, 3, and the vectors are used: both orders are right."""
-    a, noise = matrix(values, (6, 5), dtype, seed=7)
-    weights = np.random.default_rng(0).normal(size=(6, 5))
-
-    def f(t):
-        x = singular_value_threshold(along(a, noise, t), 2.0, k).X
-        return jnp.sum(weights * jnp.sin(x.real))
-
-    def by_lapack(t):
-        return threshold_reference(a, noise, t, 2.0, weights)
-
-    both = jax.jit(lambda t: (f(t), jax.grad(f)(t), jax.hessian(f)(t)))
-    value, gradient, hessian = both(T0)
-    np.testing.assert_allclose(value, by_lapack(T0), rtol=1e-12)
-    assert_close(gradient, gf.gradient_fd(by_lapack, T0), 1e-9)
-    assert_close(hessian, gf.hessian_fd(by_lapack, T0), 1e-6)
-
-
-def test_threshold_of_a_matrix_of_lower_rank():
-    """k cuts the zeros: first derivatives are right in both modes, second ones are NaN."""
-    a, noise = matrix((3, 3), (6, 5), seed=8)
-    weights = np.random.default_rng(0).normal(size=(6, 5))
-
-    def f(t):
-        x = singular_value_threshold(along(a, noise, t), 2.0, 4).X
-        return jnp.sum(weights * jnp.sin(x))
-
-    wanted = gf.gradient_fd(lambda t: threshold_reference(a, noise, t, 2.0, weights), T0)
-    reverse, forward, twice = jax.jit(
-        lambda t: (jax.grad(f)(t), jax.jacfwd(f)(t), jax.hessian(f)(t))
-    )(T0)
-    assert_close(reverse, wanted, 1e-9)
-    assert_close(forward, wanted, 1e-9)
-    assert np.isnan(twice).all()
-
-
-@pytest.mark.slow
-def test_slope_in_the_threshold():
-    a, _ = matrix((3, 3, 2.5, 1), (6, 5), seed=9)
-    u, _, vh = np.linalg.svd(a, full_matrices=False)
-    slope = jax.jacfwd(lambda t: singular_value_threshold(a, t, 4).X)(2.0)
-    np.testing.assert_allclose(slope, -u[:, :3] @ vh[:3], atol=1e-13)
-
-
-def test_threshold_is_refused():
-    a, _ = matrix((3, 3, 2.5, 1), (6, 5), seed=9)
-
-    def squares(a, t, k):
-        found = singular_value_threshold(a, t, k)
-        return jnp.sum(found.X**2), found
-
-    run = jax.jit(jax.value_and_grad(squares, (0, 1), has_aux=True), static_argnums=2)
-    for k, refused, done in ((2, (2.0, 0.5), (2.6,)), (5, (-1.0,), (0.0, 0.5))):
-        for t in refused:
-            (_, found), slopes = run(a, t, k)
-            assert np.isnan(found.X).all()
-            assert bool(found.covered) == (t < 0)
-            assert all(np.isnan(slope).all() for slope in slopes)
-        for t in done:
-            (_, found), _ = run(a, t, k)
-            assert np.isfinite(found.X).all()
-            assert bool(found.covered)
-
-
 @pytest.mark.parametrize(
     ("call", "error", "text"),
     [
@@ -458,10 +344,7 @@ def test_threshold_is_refused():
         (lambda a: partial_svd(a, 1, dtype=np.float32), TypeError, "a dtype that keeps it"),
         (lambda a: partial_svd("a", 1), TypeError, "A is 'a'"),
         (lambda a: partial_svd(lambda v: a @ v, 1, shape=5), TypeError, "two integers"),
-        (lambda a: ky_fan_norm(a, 0), ValueError, "ky_fan_norm: k = 0"),
-        (lambda a: nuclear_norm(a, 9), ValueError, "nuclear_norm: k = 9"),
-        (lambda a: singular_value_threshold(a, 1j, 2), TypeError, "expected a real scalar"),
-        (lambda a: singular_value_threshold(a, np.ones(2), 2), TypeError, "a real scalar"),
+        (lambda a: partial_svd(a, None), TypeError, "partial_svd: k is None"),
     ],
 )
 def test_bad_arguments(call, error, text):

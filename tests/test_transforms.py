@@ -1,10 +1,6 @@
-"""jit, vmap, scan, cond, checkpoint, linearize; counts of solves and products; sharding."""
+"""jit, vmap, scan, cond, checkpoint, linearize; counts of solves and products."""
 
 import functools
-import os
-import subprocess
-import sys
-import textwrap
 
 import gauge_free as gf
 import jax
@@ -247,61 +243,7 @@ class TestCounts:
         assert systems < 0.8 * forward
 
 
-# -- devices ---------------------------------------------------------------------------------------
-
-SHARDED = """
-    import jax, jax.numpy as jnp, numpy as np
-    jax.config.update("jax_enable_x64", True)
-    from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
-    from jax_peig import BlockProduct, partial_eigh
-    import re
-
-    n = 4096
-    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.AXES,))
-
-    def product(v, block):
-        # Local but for sums over the rows: what is gathered beyond is the package's.
-        mean = jnp.sum(block, axis=0, keepdims=True) / n
-        image = v[:, None] * (block - mean)
-        return image - jnp.sum(image, axis=0, keepdims=True) / n
-
-    def loss(v):
-        a = BlockProduct(jax.tree_util.Partial(product, v))
-        w, x, info = partial_eigh(a, k=2, n=n, method="lobpcg", max_steps=400, tol=1e-6)
-        return jnp.sum(w) + jnp.sum(jnp.sum(x**2, axis=1) ** 2), info.converged
-
-    v = (2 + 5 * jnp.linspace(-1, 1, n) ** 2).at[:3].set(jnp.array([0.2, 0.5, 0.8]))
-    single = jax.jit(jax.value_and_grad(loss, has_aux=True))(v)
-    spread = jax.device_put(v, NamedSharding(mesh, P("x")))
-    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(spread).compile()
-    several = compiled(spread)
-    assert int(several[0][1]) == 2
-    np.testing.assert_allclose(several[0][0], single[0][0], rtol=1e-8)
-    np.testing.assert_allclose(several[1], single[1], atol=1e-6 * abs(single[1]).max())
-    gathered = []
-    for line in compiled.as_text().splitlines():
-        if "all-gather(" in line:
-            gathered += [int(d) for d in re.findall(r"\\[(\\d+)[,\\]]", line.split("=")[1])]
-    assert not any(d >= n for d in gathered), gathered
-    print("ok")
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
-def test_blocks_stay_partitioned_over_devices(axes):
-    """Rows over four (virtual) devices: no block of vectors is gathered on one."""
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(SHARDED).replace("AXES", axes)],
-        env={**os.environ, "XLA_FLAGS": flags},
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    assert "ok" in run.stdout
+# -- options ---------------------------------------------------------------------------------------
 
 
 def test_derivative_options_are_values():

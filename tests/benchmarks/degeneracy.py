@@ -4,10 +4,11 @@
 
 A matrix of order 12 has the eigenvalues 1, 1, 1, 2, 2, 3.5, ... in a random basis, and one of shape
 (9, 7) the singular values 3, 3, 3, 2, 1, ... Each loss is differentiated once and twice along a
-random direction by jax_peig and by ``jnp.linalg.eigh`` or ``svd``, in reverse mode and forward over
-reverse. Shown is the relative error against central differences, of sixth order, of LAPACK's
-values, which are good to some 1e-11 in the first derivative and 1e-9 in the second. "nan" is a
-derivative that was refused.
+random direction by jax_peig and, of separate pairs or triplets, by ``jnp.linalg``, ``torch.linalg``
+and xitorch, where installed: in reverse mode, and once more (forward over reverse in JAX). Shown is
+the relative error against central differences, of sixth order, of LAPACK's values, which are good
+to some 1e-11 in the first derivative and 1e-9 in the second. "nan" is a derivative that was
+refused, or that came out so.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
 from .. import spectra
 from . import report
+from .separate import PEERS, Jnp, Peer, SeparateLoss, derivatives
 
 K = 5
 CENTRAL = {  # weights of f(t + j h), j = 1, 2, 3; f(t) itself has the last
@@ -31,26 +32,28 @@ CENTRAL = {  # weights of f(t + j h), j = 1, 2, 3; f(t) itself has the last
     2: (np.array([270.0, -27.0, 2.0]) / 180, -490.0 / 180),
 }
 STEPS = {1: 0.004, 2: 0.02}
-WIDTHS = [30, 12, 12, 14, 14]
-HEADINGS = ["", "ours, first", "second", "jnp, first", "second"]
+NAMES = ("ours", *(peer.name for peer in PEERS))
+WIDTHS = [30, *2 * len(NAMES) * [9]]
 
 
 @dataclass(frozen=True)
 class Loss:
-    """A function of a matrix, in three ways.
+    """A function of a matrix, in two ways.
 
     Attributes
     ----------
     name : str
-    ours, jnp : callable
-        With jax_peig, and with ``jnp.linalg``.
+    ours : callable
+        With jax_peig.
+    separate : callable
+        With the separate pairs or triplets of a peer.
     singular : bool
         Whether it takes the rectangular matrix.
     """
 
     name: str
     ours: Callable[[Any], Any]
-    jnp: Callable[[Any], Any]
+    separate: SeparateLoss
     singular: bool = False
 
 
@@ -61,29 +64,37 @@ def main(arguments: list[str] | None = None) -> int:
     """
     options = _parse(arguments)
     results: dict[str, Any] = {"machine": report.begin(), "rows": []}
-    print(report.cells(HEADINGS, WIDTHS))
+    for peer in PEERS:
+        if not peer.installed():
+            print(f"{peer.name}: not installed")
+    print(report.cells(["", *(text for name in NAMES for text in (name, "second"))], WIDTHS))
     for loss in losses()[: 2 if options.quick else None]:
         row = errors(loss)
         results["rows"].append(row)
-        shown = [f"{row[name]:.1e}" for name in ("ours_1", "ours_2", "jnp_1", "jnp_2")]
+        found = [row.get(f"{name}_{order}") for name in NAMES for order in (1, 2)]
+        shown = ["-" if error is None else f"{error:.1e}" for error in found]
         print(report.cells([loss.name, *shown], WIDTHS), flush=True)
     report.save(results, options.save)
-    found = [row[f"ours_{order}"] for row in results["rows"] for order in (1, 2)]
-    return int(any(error > 1e-6 for error in found))
+    ours = [row[f"ours_{order}"] for row in results["rows"] for order in (1, 2)]
+    return int(any(error > 1e-6 for error in ours))
 
 
 def errors(loss: Loss) -> dict[str, Any]:
     """Relative errors of first and second derivatives along a direction."""
     A, E = matrices(loss.singular)
     found: dict[str, Any] = {"loss": loss.name}
-    wanted = {order: difference(lambda t: float(loss.jnp(A + t * E)), order) for order in STEPS}
-    for who in ("ours", "jnp"):
-        f = getattr(loss, who)
-        slope = jax.jit(lambda a, f=f: jnp.sum(jax.grad(f)(a) * E))
-        first, second = jax.jvp(slope, (A,), (E,))
-        for order, value in ((1, first), (2, second)):
-            error = abs(float(value) - wanted[order]) / abs(wanted[order])
-            found[f"{who}_{order}"] = error
+
+    def value(t: float) -> float:
+        return float(loss.separate(Jnp(), jnp.asarray(A + t * E)))
+
+    wanted = [difference(value, order) for order in STEPS]
+    both: dict[str, Any] = {"ours": derivatives(loss.ours, A, E)}
+    for peer in PEERS:
+        if peer.installed():
+            both[peer.name] = peer.derivatives(loss.separate, A, E)
+    for name, values in both.items():
+        for order, value_found, right in zip(STEPS, values, wanted, strict=True):
+            found[f"{name}_{order}"] = abs(value_found - right) / abs(right)
     return found
 
 
@@ -95,7 +106,7 @@ def difference(f: Callable[[float], float], order: int) -> float:
     return (sum(pairs) + (middle * f(0.0) if middle else 0.0)) / h**order
 
 
-def matrices(singular: bool) -> tuple[Any, Any]:
+def matrices(singular: bool) -> tuple[np.ndarray, np.ndarray]:
     """The matrix, and a direction of norm one half."""
     rng = np.random.default_rng(5)
     if singular:
@@ -105,84 +116,85 @@ def matrices(singular: bool) -> tuple[Any, Any]:
     else:
         A = spectra.pencil([1.0, 1.0, 1.0, 2.0, 2.0, *np.arange(3.5, 10.0)], seed=3).A
         E = spectra.hermitian(rng.standard_normal(A.shape))
-    return jnp.asarray(A), jnp.asarray(E / (2 * np.linalg.norm(E, 2)))
+    return A, E / (2 * np.linalg.norm(E, 2))
 
 
 def losses() -> list[Loss]:
     """All that is in the table."""
     import jax_peig
 
-    y = jnp.asarray(np.random.default_rng(6).standard_normal(12))
+    probe = np.random.default_rng(6).standard_normal(12)
+    y = jnp.asarray(probe)
 
-    def fermi(w: Any) -> Any:
-        return 1 / (1 + jnp.exp((w - 1.7) / 0.4))
+    def fermi(peer: Peer, w: Any) -> Any:
+        return 1 / (1 + peer.exp((w - 1.7) / 0.4))
+
+    def h(w: Any) -> Any:
+        return fermi(Jnp(), w)
 
     def space(a: Any) -> Any:
         return jax_peig.eigenspace(a, k=K)
 
-    def pairs(a: Any) -> Any:
-        w, X = jnp.linalg.eigh((a + a.T) / 2)
-        return w[:K], X[:, :K]
+    def smeared(peer: Peer, a: Any) -> Any:
+        w, X = peer.pairs(a, K)
+        return (fermi(peer, w) * (peer.array(probe) @ X) ** 2).sum()
 
-    def smeared(a: Any) -> Any:
-        w, X = pairs(a)
-        return jnp.sum(fermi(w) * (y @ X) ** 2)
+    def smeared_density(peer: Peer, a: Any) -> Any:
+        w, X = peer.pairs(a, K)
+        return peer.array(probe) @ (X**2 @ fermi(peer, w))
 
-    def triplets(a: Any) -> Any:
-        return jnp.linalg.svd(a, full_matrices=False)
-
-    def thresholded(a: Any) -> Any:
-        u, s, vh = triplets(a)
-        return jnp.sum(((u * jnp.maximum(s - 1.5, 0)[None, :]) @ vh) ** 3)
+    def thresholded(peer: Peer, a: Any) -> Any:
+        u, s, vh = peer.triplets(a, 7)
+        return (((u * (s - 1.5).clip(min=0)[None, :]) @ vh) ** 3).sum()
 
     return [
         Loss(
             "sum of w^2",
             lambda a: jnp.sum(space(a).rayleigh ** 2),
-            lambda a: jnp.sum(pairs(a)[0] ** 2),
+            lambda peer, a: (peer.pairs(a, K)[0] ** 2).sum(),
         ),
         Loss(
             "sum of Fermi functions of w",
-            lambda a: jax_peig.spectral_sum(fermi, a, k=K),
-            lambda a: jnp.sum(fermi(pairs(a)[0])),
+            lambda a: jax_peig.spectral_sum(h, a, k=K),
+            lambda peer, a: fermi(peer, peer.pairs(a, K)[0]).sum(),
         ),
         Loss(
             "y X X^T y",
             lambda a: y @ jax_peig.projector_apply(space(a), y),
-            lambda a: jnp.sum((y @ pairs(a)[1]) ** 2),
+            lambda peer, a: ((peer.array(probe) @ peer.pairs(a, K)[1]) ** 2).sum(),
         ),
         Loss(
             "y X f(R) X^T y, f of Fermi",
-            lambda a: y @ jax_peig.spectral_apply(fermi, space(a), y),
+            lambda a: y @ jax_peig.spectral_apply(h, space(a), y),
             smeared,
         ),
         Loss(
             "weighted smeared density",
-            lambda a: y @ jax_peig.density(fermi, space(a)),
-            lambda a: y @ jnp.sum(fermi(pairs(a)[0])[None, :] * pairs(a)[1] ** 2, axis=1),
+            lambda a: y @ jax_peig.density(h, space(a)),
+            smeared_density,
         ),
         Loss(
             "nuclear norm",
             lambda a: jax_peig.nuclear_norm(a).norm,
-            lambda a: jnp.sum(triplets(a)[1]),
+            lambda peer, a: peer.triplets(a, 7)[1].sum(),
             True,
         ),
         Loss(
             "Ky Fan norm, k = 3",
             lambda a: jax_peig.ky_fan_norm(a, 3),
-            lambda a: jnp.sum(triplets(a)[1][:3]),
+            lambda peer, a: peer.triplets(a, 3)[1].sum(),
             True,
         ),
         Loss(
             "sum of s^3, k = 4",
             lambda a: jnp.sum(jax_peig.partial_svd(a, 4).s ** 3),
-            lambda a: jnp.sum(triplets(a)[1][:4] ** 3),
+            lambda peer, a: (peer.triplets(a, 4)[1] ** 3).sum(),
             True,
         ),
         Loss(
             "y U U^T y, k = 3",
             lambda a: jnp.sum((y[:9] @ jax_peig.partial_svd(a, 3).U) ** 2),
-            lambda a: jnp.sum((y[:9] @ triplets(a)[0][:, :3]) ** 2),
+            lambda peer, a: ((peer.array(probe[:9]) @ peer.triplets(a, 3)[0]) ** 2).sum(),
             True,
         ),
         Loss(

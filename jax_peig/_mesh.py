@@ -1,0 +1,37 @@
+"""Arrays on a mesh of Explicit axes: contractions are left to the compiler's partitioning.
+
+There every contraction over a sharded axis would have to say how its result is sharded.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
+
+from jax_peig._types import Array, PyTree
+
+
+def explicit_mesh(tree: PyTree) -> Any:
+    """The mesh of Explicit axes on which an array of the pytree lies; None where none does."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
+    meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
+    return next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
+
+
+def replicated(function: Callable[..., Array], *arguments: PyTree) -> Array:
+    """``function(*arguments)``; on a mesh of Explicit axes its result is replicated."""
+    mesh = explicit_mesh(arguments)
+    if mesh is None:
+        return function(*arguments)
+    leaves, treedef = jax.tree.flatten(arguments)
+    places = [i for i, leaf in enumerate(leaves) if isinstance(leaf, jax.Array)]
+
+    def run(*arrays: Array) -> Array:
+        full = list(leaves)  # functions among them
+        for place, array in zip(places, arrays, strict=True):
+            full[place] = array
+        return function(*jax.tree.unflatten(treedef, full))
+
+    partitioned = auto_axes(run, out_sharding=NamedSharding(mesh, PartitionSpec()))
+    return partitioned(*(leaves[place] for place in places))

@@ -1,0 +1,145 @@
+"""Arrays sharded over the devices of a mesh, four virtual ones, of Auto and of Explicit axes."""
+
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+SHARDED = """
+    import jax, jax.numpy as jnp, numpy as np
+    jax.config.update("jax_enable_x64", True)
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+    from jax_peig import BlockProduct, partial_eigh
+    import re
+
+    n = 4096
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.AXES,))
+
+    def product(v, block):
+        # Local but for sums over the rows: what is gathered beyond is the package's.
+        mean = jnp.sum(block, axis=0, keepdims=True) / n
+        image = v[:, None] * (block - mean)
+        return image - jnp.sum(image, axis=0, keepdims=True) / n
+
+    def loss(v):
+        a = BlockProduct(jax.tree_util.Partial(product, v))
+        w, x, info = partial_eigh(a, k=2, n=n, method="lobpcg", max_steps=400, tol=1e-6)
+        return jnp.sum(w) + jnp.sum(jnp.sum(x**2, axis=1) ** 2), info.converged
+
+    v = (2 + 5 * jnp.linspace(-1, 1, n) ** 2).at[:3].set(jnp.array([0.2, 0.5, 0.8]))
+    single = jax.jit(jax.value_and_grad(loss, has_aux=True))(v)
+    spread = jax.device_put(v, NamedSharding(mesh, P("x")))
+    compiled = jax.jit(jax.value_and_grad(loss, has_aux=True)).lower(spread).compile()
+    several = compiled(spread)
+    assert int(several[0][1]) == 2
+    np.testing.assert_allclose(several[0][0], single[0][0], rtol=1e-8)
+    np.testing.assert_allclose(several[1], single[1], atol=1e-6 * abs(single[1]).max())
+    gathered = []
+    for line in compiled.as_text().splitlines():
+        if "all-gather(" in line:
+            gathered += [int(d) for d in re.findall(r"\\[(\\d+)[,\\]]", line.split("=")[1])]
+    assert not any(d >= n for d in gathered), gathered
+    print("ok")
+"""
+
+
+FUNCTIONS = """
+    import jax, jax.numpy as jnp, numpy as np
+    jax.config.update("jax_enable_x64", True)
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+    import jax_peig as jp
+
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.AXES,))
+    rng = np.random.default_rng(0)
+    n, m, k = 48, 32, 4
+
+    def orthonormal(*shape):
+        return np.linalg.qr(rng.normal(size=shape))[0]
+
+    # Eigenvalues 1, 1, 2, 2, 5, ... and singular values 3, 3, 2, 1, ...
+    q = orthonormal(n, n)
+    square = (q * np.r_[1.0, 1, 2, 2, np.linspace(5, 9, n - 4)]) @ q.T
+    s = np.r_[3.0, 3, 2, np.linspace(1, 0.1, m - 3)]
+    tall = (orthonormal(n, m) * s) @ orthonormal(m, m).T
+    diagonal = np.r_[0.1, 0.1, 0.5, np.linspace(1, 4, n - 3)]
+    y, z = rng.normal(size=n), rng.normal(size=m)
+
+    def put(x, *axes):
+        return jax.device_put(jnp.asarray(x), NamedSharding(mesh, P(*axes)))
+
+    def boltzmann(w):
+        return jnp.exp(-w)
+
+    def on_space(space, y):
+        both = jp.spectral_apply(boltzmann, space, y) + jp.projector_apply(space, y)
+        return jnp.sum(both**3) + jnp.sum(jp.density(boltzmann, space) ** 2)
+
+    def product(d, block):
+        return d[:, None] * block
+
+    def of_products(d, y):
+        a = jp.BlockProduct(jax.tree_util.Partial(product, d))
+        return on_space(jp.eigenspace(a, k=3, n=n, method="lobpcg"), y)
+
+    def triplets(a, y):
+        u, s, vh, _ = jp.partial_svd(a, 2)
+        return jnp.sum(s) + jnp.sum((y @ u) ** 2) + jnp.sum((vh @ z) ** 2)
+
+    def iterated(a, y):
+        u, s, vh, _ = jp.partial_svd(a, 2, method="chebyshev")
+        return jnp.sum(s) + jnp.sum((y @ u) ** 2) + jnp.sum((vh @ z) ** 2)
+
+    def norms(a, y):
+        found = jp.nuclear_norm(a, 5)
+        thresholded = jp.singular_value_threshold(a, 1.5, 4).X
+        return jp.ky_fan_norm(a, 2) + found.norm + found.left_out + jnp.sum(thresholded**3)
+
+    rows, columns, both = ("x", None), (None, "x"), (("x", None), (None, "x"))
+    cases = [
+        (lambda a, y: on_space(jp.eigenspace(a, k=k), y), square, both),
+        (lambda a, y: jp.spectral_sum(boltzmann, a, k=k), square, both),
+        (lambda a, y: jnp.sum(jp.hermitian_function(boltzmann, a) ** 3), square[:8, :8], [rows]),
+        (of_products, diagonal, [("x",)]),
+        (triplets, tall, both),
+        (lambda a, y: norms(a.T, y), tall, [rows]),
+        (iterated, tall, [rows]),
+        (norms, tall, [rows]),
+    ]
+    for f, x, places in cases:
+        # Alone first: a mesh that is set stays set.
+        wanted = jax.jit(jax.value_and_grad(f))(jnp.asarray(x), jnp.asarray(y))
+        for axes in places:
+            run = jax.jit(jax.value_and_grad(f))
+            value, slope = run(put(x, *axes), put(y, "x"))
+            np.testing.assert_allclose(value, wanted[0], rtol=1e-9)
+            size = np.max(np.abs(wanted[1]))
+            np.testing.assert_allclose(slope, wanted[1], atol=1e-7 * size)
+    if "AXES" == "Explicit":  # rows stay where they are; outside jit, too
+        wanted = jax.grad(triplets)(jnp.asarray(tall), jnp.asarray(y))
+        jax.set_mesh(mesh)
+        space = jp.eigenspace(put(square, *rows), k=k)
+        assert space.basis.sharding.spec == P("x", None)
+        slope = jax.grad(triplets)(put(tall, *rows), put(y, "x"))
+        np.testing.assert_allclose(slope, wanted, atol=1e-12)
+    print("ok")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
+@pytest.mark.parametrize("program", [SHARDED, FUNCTIONS], ids=["partitioned", "functions"])
+def test_values_and_gradients_on_a_mesh(program, axes):
+    """As on one device; and of the first, no block of vectors is gathered on one."""
+    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program).replace("AXES", axes)],
+        env={**os.environ, "XLA_FLAGS": flags},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    assert "ok" in run.stdout
