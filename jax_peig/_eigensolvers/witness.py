@@ -28,9 +28,11 @@ ROUNDS = 40
 # A drawn component is taken for this part of n^{-1/2}: a smaller one has a chance of 8 % for each
 # of the vectors.
 CHANCE = 0.1
-# The growth of p from the interval to theta_k in a round, and what rounding allows at theta_1, as a
-# power of 1/eps.
+# The growth of p from the interval to theta_k in a round: at most, at least, and beside the factor
+# that is missing still; and what rounding allows at theta_1, as a power of 1/eps.
 GAIN = 100.0
+LEAST_GAIN = 10.0
+REACH = 4.0
 GROWTH_LIMIT = 1 / 2
 
 
@@ -51,6 +53,7 @@ class _State(NamedTuple):
     theta: Array
     amplitude: Array  # (w,), the least component along a missing vector
     upper: Array
+    shortfall: Array  # the factor by which they do not contradict each other yet
     said: Testimony
     step: Array
 
@@ -89,12 +92,15 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array) -> Testimony:
         length, relative = lengths.r, relative_residuals(lengths, state.theta, sifter.norms)
         missed = distance[0] < -rounding
         strict = min(goal.tol, _tolerances.eps(dtype) ** 0.5)
-        contradiction = (distance[0] > rounding) & (length < state.amplitude * distance)[0]
-        complete = ~missed & (contradiction | (relative[0] <= SAFETY * strict))
+        distinct = distance[0] > rounding
+        needed = state.amplitude[0] * jnp.where(distinct, distance[0], 1)
+        shortfall = jnp.where(distinct, length[0] / needed, jnp.inf)
+        complete = ~missed & ((shortfall < 1) | (relative[0] <= SAFETY * strict))
         products = state.said.products + state.y.shape[1]
         said = Testimony(complete, missed, state.theta, state.y, state.ay, products)
         reach = jnp.max(state.theta + length)
-        return state._replace(said=said, upper=jnp.maximum(state.upper, reach))
+        upper = jnp.maximum(state.upper, reach)
+        return state._replace(said=said, upper=upper, shortfall=shortfall)
 
     def advance(state: _State) -> _State:
         lower = jnp.minimum(state.theta[-1], (state.upper + state.theta[-1]) / 2)
@@ -110,8 +116,9 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array) -> Testimony:
             rate = jnp.arccosh(jnp.maximum((interval.centre - t) / half, 1))
             return jnp.maximum(rate, _tolerances.eps(dtype))
 
+        gain = jnp.clip(REACH * state.shortfall, LEAST_GAIN, GAIN)
         degree = jnp.minimum(
-            jnp.log(2 * GAIN) / growth(known[k - 1]), jnp.log(2 * most) / growth(known[0])
+            jnp.log(2 * gain) / growth(known[k - 1]), jnp.log(2 * most) / growth(known[0])
         )
         degree = jnp.clip(jnp.ceil(degree), 2, sifter.effort.degree).astype(int)
         pairs = Pairs(state.y, state.ay, None, state.theta, interval.place, state.theta)
@@ -130,7 +137,7 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array) -> Testimony:
     y, ay, theta, amplitude = ritz(start, amplitude)
     no = jnp.array(False)
     said = Testimony(no, no, theta, y, ay, jnp.array(0))
-    first = judge(_State(y, ay, theta, amplitude, upper, said, jnp.array(0)))
+    first = judge(_State(y, ay, theta, amplitude, upper, upper, said, jnp.array(0)))
     end = jax.lax.while_loop(
         lambda s: ~(s.said.complete | s.said.missed) & (s.step < ROUNDS), advance, first
     )
