@@ -14,9 +14,10 @@ def eigenspace(
 
     ``A X = M X R``, ``X^H M X = I``, A Hermitian, M Hermitian positive definite. All k pairs are
     one cluster: a loss of (R, X) that X -> X Q, R -> Q^H R Q leaves unchanged for every unitary Q
-    has exact derivatives of every order, whatever eigenvalues repeat among the k, also where it
+    has exact first and second derivatives, whatever eigenvalues repeat among the k, also where it
     weighs them differently, as smeared occupations do. See `hermitian_function`, `density`,
-    `spectral_apply` and `spectral_sum` for such losses.
+    `spectral_apply` and `spectral_sum` for such losses. So are third ones of polynomials in R, but
+    for reverse mode three times over, which is refused (NaN): take forward mode for one of them.
 
     Parameters
     ----------

@@ -291,20 +291,21 @@ def _pairs(
     rules = dataclasses.replace(_rules(caller, derivative, request, given), whole=whole)
 
     def run(rules: _derivatives.Rules, given: Given) -> PartialEigh:
-        return _over_devices(functools.partial(compiled, (request, rules)), request, given)
+        return _over_devices((request, rules), given)
 
     someone = visitor()
     return run(rules, given) if someone is None else someone(request, rules, given, run)
 
 
-def _over_devices(solve, request: Request, given: Given) -> PartialEigh:
-    """``solve(given)``, left to the compiler's partitioning on a mesh of Explicit axes.
+def _over_devices(static: tuple[Request, _derivatives.Rules], given: Given) -> PartialEigh:
+    """`compiled`, left to the compiler's partitioning on a mesh of Explicit axes.
 
     The eigenvectors come back sharded as the first array that has n rows, all else replicated.
     """
     mesh = explicit_mesh(given)
     if mesh is None:
-        return solve(given)
+        return compiled(static, given)
+    request = static[0]
     kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(given)]
     rows = [k.sharding.spec[0] for k in kinds if k.shape[:1] == (given.a.n,)]
     by_rows = PartitionSpec(next((r for r in rows if r is not None), None), None)
@@ -314,8 +315,16 @@ def _over_devices(solve, request: Request, given: Given) -> PartialEigh:
     fields["history"] = rest if request.monitor.rows else None
     fields.update(method=request.method, reason=request.reason)
     shardings: Any = (rest, block, Info(**fields))
-    # Under jit, without which JAX does not differentiate across the change of axes.
-    return jax.jit(auto_axes(solve, out_sharding=PartialEigh(*shardings)))(given)
+    return _partitioned(static, PartialEigh(*shardings))(given)
+
+
+@functools.lru_cache(maxsize=128)
+def _partitioned(static: tuple[Request, _derivatives.Rules], shardings: PartialEigh) -> Any:
+    """`compiled` of its last argument, the same function for the same problem: compiled once.
+
+    Under jit, without which JAX does not differentiate across the change of axes.
+    """
+    return jax.jit(auto_axes(functools.partial(compiled, static), out_sharding=shardings))
 
 
 def _rules(

@@ -119,6 +119,14 @@ FUNCTIONS = """
     if "AXES" == "Explicit":  # rows stay where they are; outside jit, too
         wanted = jax.grad(triplets)(jnp.asarray(tall), jnp.asarray(y))
         jax.set_mesh(mesh)
+        called = lambda: jax.grad(lambda a: jnp.sum(jp.partial_eigh(a, k=k)[0]))(put(square, *rows))
+        called()
+        seen = []
+        jax.monitoring.register_event_duration_secs_listener(
+            lambda event, *_, **__: seen.append(event) if "backend_compile" in event else None
+        )
+        called()
+        assert not seen, seen  # the same program again
         space = jp.eigenspace(put(square, *rows), k=k)
         assert space.basis.sharding.spec == P("x", None)
         slope = jax.grad(triplets)(put(tall, *rows), put(y, "x"))

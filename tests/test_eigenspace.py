@@ -52,6 +52,34 @@ def compiled(*transforms, **options):
     return jax.jit(run)
 
 
+@pytest.mark.slow
+def test_third_derivatives():
+    """At a pair that splits; by reverse mode alone they are refused, by the others right."""
+    rng = np.random.default_rng(1)
+    start, v = np.diag([1.0, 2.0, 2.0, 3.0, 5.0]), np.arange(1.0, 6.0)
+    towards = rng.normal(size=(5, 5))
+    towards = towards + towards.T
+
+    def ours(t):
+        r, x, _ = eigenspace(start + t * towards, k=3)
+        return v @ x @ r @ r @ x.T @ v
+
+    def lapack(t):
+        w, x = np.linalg.eigh(start + t * towards)
+        return np.sum((w * (v @ x))[:3] ** 2)
+
+    def difference(h):
+        return (lapack(2 * h) - 2 * lapack(h) + 2 * lapack(-h) - lapack(-2 * h)) / (2 * h**3)
+
+    wanted = (4 * difference(1e-3) - difference(2e-3)) / 3
+    for first, second, third in itertools.product((jax.jacfwd, jax.jacrev), repeat=3):
+        found = jax.jit(first(second(third(ours))))(0.0)
+        if jax.jacfwd in (first, second, third):
+            np.testing.assert_allclose(found, wanted, rtol=1e-5)
+        else:
+            assert np.isnan(found)
+
+
 def assert_close(found, wanted, rtol):
     np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol * np.max(np.abs(wanted)))
 
