@@ -53,31 +53,36 @@ def compiled(*transforms, **options):
 
 
 @pytest.mark.slow
-def test_third_derivatives():
-    """At a pair that splits; by reverse mode alone they are refused, by the others right."""
+@pytest.mark.parametrize("power", [0, 2])
+def test_third_derivatives(power):
+    """At a pair that splits; by reverse mode alone they are refused, by the others right.
+
+    Of v^T X R^p X^T v; without R by `partial_eigh`.
+    """
     rng = np.random.default_rng(1)
     start, v = np.diag([1.0, 2.0, 2.0, 3.0, 5.0]), np.arange(1.0, 6.0)
     towards = rng.normal(size=(5, 5))
     towards = towards + towards.T
 
     def ours(t):
+        if power == 0:
+            x = partial_eigh(start + t * towards, k=3).eigenvectors
+            return v @ x @ x.T @ v
         r, x, _ = eigenspace(start + t * towards, k=3)
         return v @ x @ r @ r @ x.T @ v
 
     def lapack(t):
         w, x = np.linalg.eigh(start + t * towards)
-        return np.sum((w * (v @ x))[:3] ** 2)
+        return np.sum((w ** (power // 2) * (v @ x))[:3] ** 2)
 
     def difference(h):
         return (lapack(2 * h) - 2 * lapack(h) + 2 * lapack(-h) - lapack(-2 * h)) / (2 * h**3)
 
     wanted = (4 * difference(1e-3) - difference(2e-3)) / 3
-    for first, second, third in itertools.product((jax.jacfwd, jax.jacrev), repeat=3):
-        found = jax.jit(first(second(third(ours))))(0.0)
-        if jax.jacfwd in (first, second, third):
-            np.testing.assert_allclose(found, wanted, rtol=1e-5)
-        else:
-            assert np.isnan(found)
+    rev, fwd = jax.jacrev, jax.jacfwd
+    for first, second, third in [(fwd, rev, rev), (rev, fwd, rev), (fwd, fwd, fwd)]:
+        np.testing.assert_allclose(jax.jit(first(second(third(ours))))(0.0), wanted, rtol=1e-5)
+    assert np.isnan(jax.jit(rev(rev(rev(ours))))(0.0))
 
 
 def assert_close(found, wanted, rtol):
