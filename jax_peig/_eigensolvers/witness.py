@@ -32,7 +32,7 @@ CHANCE = 0.1
 # that is missing still; and what rounding allows at theta_1, as a power of 1/eps.
 GAIN = 100.0
 LEAST_GAIN = 10.0
-REACH = 4.0
+REACH = 3.0
 GROWTH_LIMIT = 1 / 2
 
 
