@@ -1,13 +1,12 @@
 """From operators to approximate eigenpairs: probe, start, and the eigensolver that was chosen."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers import chebyshev, davidson, dense, filtering, lobpcg
-from jax_peig._eigensolvers.filtering import Effort
+from jax_peig._eigensolvers import chebyshev, davidson, dense, lobpcg
 from jax_peig._eigensolvers.ritz import Goal, Ritz, Spectrum
 from jax_peig._mass import RoughInverse, diagonal_inverse, given_inverse, rough_inverse
 from jax_peig._operators import diagonal_of
@@ -17,8 +16,6 @@ from jax_peig._types import Array, Block
 
 # Of everything in every column of a guess, so that none is blind.
 NOISE = 1e-4
-# Random vectors beside a guess with M. Of 2, 4 and 8 these took the fewest products on P3.
-FRESH = 4
 
 _SOLVERS = {"chebyshev": chebyshev, "lobpcg": lobpcg, "davidson": davidson}
 
@@ -81,58 +78,44 @@ class _Task(NamedTuple):
     random: Block  # (n, width)
     keys: Array
 
-    @property
-    def norms(self) -> tuple[Array, Array]:
-        return self.probes[0].norm, self.probes[1].norm
-
     def run(self, method: str, block: Block, goal: Goal | None = None) -> Ritz:
         """Iterate from a block."""
         given, goal = self.given, self.goal if goal is None else goal
-        problem = given.a, given.m, given.preconditioner, block, self.norms, goal, self.worthwhile
+        norms = (self.probes[0].norm, self.probes[1].norm)
+        a, m, t = given.a, given.m, given.preconditioner
         if method == "lobpcg":
-            return lobpcg.solve(*problem)
+            return lobpcg.solve(a, m, t, block, norms, goal, self.worthwhile)
         if method == "davidson":
-            return davidson.solve(*problem, self.keys[1], self.request.basis)
-        bounds = self.bounds()
-        return self.filtered(block, goal, bounds, filtering.BLOCK, bounds)
-
-    def bounds(self) -> "_Bounds":
-        """What the filter needs to know beforehand."""
-        return _filter_bounds(self.request, self.given, self.probes[0], self.norms, self.keys)
-
-    def filtered(
-        self, block: Block, goal: Goal, bounds: "_Bounds", effort: Effort, spent: Any
-    ) -> Ritz:
-        """Filter a block; ``spent`` has the products of what came before."""
-        ritz = chebyshev.solve(
-            self.given.a, self.given.m, bounds.inverse, block, bounds.interval, self.norms, goal,
-            self.worthwhile, self.keys[1], sigma=self.given.sigma, op_inv=self.given.op_inv,
-            effort=effort,
-        )  # fmt: skip
-        return ritz._replace(
-            products=ritz.products + spent.products, products_M=ritz.products_M + spent.products_M
+            basis = self.request.basis
+            return davidson.solve(a, m, t, block, norms, goal, self.worthwhile, self.keys[1], basis)
+        inverse, interval, spent_a, spent_m = _filter_bounds(
+            self.request, given, self.probes[0], norms, self.keys
         )
+        ritz = chebyshev.solve(
+            a, m, inverse, block, interval, norms, goal, self.worthwhile, self.keys[1],
+            sigma=given.sigma, op_inv=given.op_inv,
+        )  # fmt: skip
+        return ritz._replace(products=ritz.products + spent_a, products_M=ritz.products_M + spent_m)
 
     def from_guess(self, guess: Block) -> Ritz:
         """Improve a guess, then find out whether it is complete.
 
         A guess may be blind to a wanted pair: no residual shows it, and random guard vectors only
-        do when they are iterated as long as without a guess. So it is improved alone, and a few
-        random vectors look for what is missing: with M they are iterated beside it, which costs
-        little while its own pairs stay converged.
+        do when they are iterated as long as without a guess. So it is improved alone, and a witness
+        looks for what is missing: with M that of Davidson's method, which goes on if there is
+        something.
         """
-        method, k = self.request.method, self.goal.k
-        if method == "davidson":
-            fresh = self.random[:, k : davidson.block_width(*guess.shape)]
-            return self.run(method, jnp.concatenate([guess, fresh], axis=1))
-        if self.given.m is None:
+        if self.request.method == "chebyshev" and self.given.m is None:
             return self.improved(guess)
-        few = min(chebyshev.GUESS_STEPS, self.goal.max_steps)
-        goals = [self.goal._replace(max_steps=m) for m in (few, self.goal.max_steps - few)]
-        bounds = self.bounds()
-        improved = self.filtered(guess, goals[0], bounds, filtering.GUESS, bounds)
-        both = jnp.concatenate([improved.vectors, self.random[:, k : k + FRESH]], axis=1)
-        ritz = self.filtered(both, goals[1], bounds, filtering.GUESS, improved)
+        improved, width = None, davidson.block_width(*guess.shape)
+        if self.request.method == "chebyshev":
+            few = min(chebyshev.GUESS_STEPS // 2, self.goal.max_steps)
+            improved = self.run("chebyshev", guess, self.goal._replace(max_steps=few))
+            guess = improved.vectors
+        fresh = self.random[:, guess.shape[1] : width]
+        ritz = self.run("davidson", jnp.concatenate([guess, fresh], axis=1))
+        if improved is None:
+            return ritz
         history = ritz.history
         if self.request.monitor.rows and history is not None and improved.history is not None:
             # One after the other; the last rows are lost where there is no room.
@@ -141,15 +124,21 @@ class _Task(NamedTuple):
             history = jnp.where((at < improved.steps)[:, None], improved.history, later)
         return ritz._replace(
             steps=ritz.steps + improved.steps,
+            products=ritz.products + improved.products,
+            products_M=ritz.products_M + improved.products_M,
             definite=ritz.definite & improved.definite,
             history=history,
+            spectrum=improved.spectrum,
         )
 
     def improved(self, guess: Block) -> Ritz:
         """The filtered guess where witnesses say that it is complete; else a cold start near it."""
-        interval = self.bounds().interval
+        norms = (self.probes[0].norm, self.probes[1].norm)
+        _, interval, _, _ = _filter_bounds(
+            self.request, self.given, self.probes[0], norms, self.keys
+        )
         ritz, good = chebyshev.improve(
-            self.given.a, guess, interval, self.norms, self.goal, self.worthwhile, self.keys[1]
+            self.given.a, guess, interval, norms, self.goal, self.worthwhile, self.keys[1]
         )
         width = ritz.values.shape[0]
         left = self.goal.max_steps - chebyshev.GUESS_STEPS
@@ -179,20 +168,12 @@ class _Task(NamedTuple):
         )
 
 
-class _Bounds(NamedTuple):
-    """What the filter needs to know beforehand, and the products that it took."""
-
-    inverse: RoughInverse | None  # of M
-    interval: tuple[Array, Array]  # of the spectrum of sign A, or of sign D A
-    products: Array | int
-    products_M: Array | int
-
-
-def _filter_bounds(request: Request, given: Given, probe_a: Probe, norms, keys) -> _Bounds:
+def _filter_bounds(request: Request, given: Given, probe_a: Probe, norms, keys):
+    """A rough inverse of M, the interval of the spectrum, and the products with A and M spent."""
     sign = -1 if request.which == "largest" else 1
     if given.m is None or given.op_inv is not None:
         low, high = probe_a.interval
-        return _Bounds(None, (low, high) if sign > 0 else (-high, -low), 0, 0)
+        return None, (low, high) if sign > 0 else (-high, -low), 0, 0
     inverse = _inverse(request, given, norms[1], keys[0])
 
     def product(block):
@@ -200,7 +181,7 @@ def _filter_bounds(request: Request, given: Given, probe_a: Probe, norms, keys) 
 
     low, high, _ = spectral_interval(product, inverse.__call__, keys[1], given.a.n, request.dtype)
     spent_m = inverse.products + LANCZOS_STEPS * (inverse.degree - 1)
-    return _Bounds(inverse, (low, high), LANCZOS_STEPS, spent_m)
+    return inverse, (low, high), LANCZOS_STEPS, spent_m
 
 
 def _inverse(request: Request, given: Given, norm: Array, key: Array) -> RoughInverse:

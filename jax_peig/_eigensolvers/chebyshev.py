@@ -89,7 +89,6 @@ def solve(
     *,
     sigma: Array | None = None,
     op_inv: Operator | None = None,
-    effort: filtering.Effort = filtering.BLOCK,
 ) -> Ritz:
     """Find k eigenpairs, starting from ``start`` (n, b), with b - k guard vectors.
 
@@ -111,14 +110,14 @@ def solve(
         (A - sigma M)^{-1}.
     """
     if sigma is None:
-        sifter = filtering.Filter(a, m, inverse, interval, norms, goal, None, None, effort)
+        sifter = filtering.Filter(a, m, inverse, interval, norms, goal, None, None)
         return _iterate(_Problem(a, m, sifter, norms, goal, key, None), start, worthwhile)
     # Squares of eigenvalues neither overflow nor vanish for A / unit.
     unit = _power_of_two(norms[0] * _blocks.reciprocal(norms[1]))
     low, high = (end / unit for end in interval)
     sifter = filtering.Filter(
         _times(a, 1 / unit), m, inverse, (low, high), (norms[0] / unit, norms[1]), goal,
-        sigma / unit, None if op_inv is None else _times(op_inv, unit), effort,
+        sigma / unit, None if op_inv is None else _times(op_inv, unit),
     )  # fmt: skip
     problem = _Problem(sifter.operator, m, sifter, sifter.norms, goal, key, sifter.sigma)
     ritz = _iterate(problem, start, worthwhile)
