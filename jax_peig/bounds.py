@@ -180,8 +180,8 @@ def kato_temple(w: ArrayLike, residual: ArrayLike, gap: ArrayLike) -> Array:
 
     Notes
     -----
-    ``info.error_estimates`` is this with the gap to what lies beyond the block that was iterated, as
-    its values show it, which makes it an estimate.
+    ``info.error_estimates`` is this with the gap to what lies beyond the block that was iterated,
+    as its values show it, which makes it an estimate.
 
     References
     ----------

@@ -170,7 +170,7 @@ class TestBounds:
         row = bounds.describe([found])
         assert row["estimate_pairs"] > 30
         least, _, median, most, _ = row["estimate_over_error"]
-        assert 0.5 < least
+        assert least > 0.5
         assert median < 5
         assert most < 20
         assert row["bound_over_error"][2] > 100
