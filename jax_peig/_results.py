@@ -79,7 +79,7 @@ class Info:
         M^{-1} norm over ||x||_M, plus the rounding of that residual.
     error_estimates : (k,) real
         The error of each computed eigenvalue as it most likely is (Kato-Temple): of second order in
-        the residual, with the gap that the guard vectors show; not a bound. In the median 3 to 4
+        the residual, with the gap that the guard vectors show; not a bound. In the median 4
         times the true error, see ``tests/benchmarks/bounds.py``.
     steps, products, products_M : int
         Iterations, and products of A and of M with one vector.
