@@ -163,3 +163,8 @@ def hessian_fd(f, t, h=3e-3):
 def jitted(transform=lambda f: f, **options):
     """``transform`` of t -> L, compiled as a function of (pencil, t)."""
     return jax.jit(lambda pencil, t: transform(lambda s: loss(pencil, s, **options))(t))
+
+
+def assert_close(found, wanted, rtol):
+    """Errors beside the largest entry."""
+    np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol * np.max(np.abs(wanted)))

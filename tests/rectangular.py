@@ -16,7 +16,3 @@ def matrix(values, shape, dtype=np.float64, seed=0):
 
 def along(a, noise, t):
     return a + t[0].astype(a.dtype) * noise[0] + t[1].astype(a.dtype) * noise[1]
-
-
-def assert_close(found, wanted, rtol):
-    np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol * np.max(np.abs(wanted)))

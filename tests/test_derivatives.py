@@ -37,25 +37,21 @@ def hessian(outer, inner, **options):
     return gf.jitted(lambda f: outer(inner(f)), **options)
 
 
-def assert_close(found, wanted, rtol):
-    np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol * np.max(np.abs(wanted)))
-
-
 @pytest.mark.parametrize("sizes", CLUSTERS, ids=str)
 @pytest.mark.parametrize("generalized", [False, True], ids=["standard", "generalized"])
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
 def test_gradient_dense(sizes, generalized, dtype):
     pencil = gf.make(sizes, seed=len(sizes), generalized=generalized, dtype=dtype)
     wanted = gf.gradient_fd(functools.partial(gf.reference, pencil), T0)
-    assert_close(gradient(method="dense")(pencil, T0), wanted, 1e-9)
+    gf.assert_close(gradient(method="dense")(pencil, T0), wanted, 1e-9)
 
 
 @pytest.mark.parametrize("sizes", CLUSTERS, ids=str)
 def test_gradient_lobpcg(sizes):
     pencil = gf.make(sizes, seed=10 + len(sizes), n=gf.LARGE)
     wanted = gf.gradient_fd(functools.partial(gf.reference, pencil), T0)
-    assert_close(gradient(method="lobpcg")(pencil, T0), wanted, 1e-8)
-    assert_close(tangent(method="lobpcg")(pencil, T0), wanted, 1e-8)
+    gf.assert_close(gradient(method="lobpcg")(pencil, T0), wanted, 1e-8)
+    gf.assert_close(tangent(method="lobpcg")(pencil, T0), wanted, 1e-8)
 
 
 @pytest.mark.slow
@@ -64,7 +60,7 @@ def test_gradient_lobpcg_complex(generalized):
     for sizes in CLUSTERS:
         pencil = gf.make(sizes, seed=3, generalized=generalized, dtype=np.complex128, n=gf.LARGE)
         wanted = gf.gradient_fd(functools.partial(gf.reference, pencil), T0)
-        assert_close(gradient(method="lobpcg")(pencil, T0), wanted, 1e-8)
+        gf.assert_close(gradient(method="lobpcg")(pencil, T0), wanted, 1e-8)
 
 
 @pytest.mark.parametrize("solver", ["cg", "minres", "gmres"])
@@ -74,7 +70,7 @@ def test_gradient_of_the_largest(solver):
     for sizes in [(3, 3), (1, 2, 1, 2)]:
         pencil = gf.make(sizes, seed=4, largest=True)
         wanted = gf.gradient_fd(lambda t, p=pencil: gf.reference(p, t, "largest"), T0)
-        assert_close(gradient(**options)(pencil, T0), wanted, 1e-8)
+        gf.assert_close(gradient(**options)(pencil, T0), wanted, 1e-8)
 
 
 @pytest.mark.parametrize("split", [1e-2, 1e-4, 1e-6, 1e-8, 1e-10, 1e-12, 0.0])
@@ -84,7 +80,7 @@ def test_gradient_near_degeneracy(split, method):
     pencil = gf.make((1, 2, 3), seed=5, split=split, n=gf.LARGE)
     wanted = gf.gradient_fd(functools.partial(gf.reference, pencil), T0)
     # A cluster's width, up to sqrt(eps), is neglected beside the distances of the others.
-    assert_close(gradient(method=method)(pencil, T0), wanted, 1e-7)
+    gf.assert_close(gradient(method=method)(pencil, T0), wanted, 1e-7)
 
 
 def test_gradient_with_ill_conditioned_mass():
@@ -92,7 +88,7 @@ def test_gradient_with_ill_conditioned_mass():
     pencil = pencil._replace(m=pencil.m * np.array([1, 1e-2, 1e-2])[:, None, None])
     # The perturbations are smaller here than M's smallest eigenvalue; smaller steps, too.
     wanted = gf.gradient_fd(functools.partial(gf.reference, pencil), T0, h=1e-7)
-    assert_close(gradient(method="dense")(pencil, T0), wanted, 1e-4)
+    gf.assert_close(gradient(method="dense")(pencil, T0), wanted, 1e-4)
 
 
 @pytest.mark.parametrize(("outer", "inner"), NESTINGS, ids=lambda f: f.__name__)
@@ -106,7 +102,7 @@ def test_hessian_dense(outer, inner, dtype):
     for sizes in [(3, 3), (1, 2, 1, 2), (6,)]:
         pencil = gf.make(sizes, seed=7, dtype=dtype)
         wanted = gf.hessian_fd(functools.partial(gf.reference, pencil), T0)
-        assert_close(hessian(outer, inner, method="dense")(pencil, T0), wanted, 1e-6)
+        gf.assert_close(hessian(outer, inner, method="dense")(pencil, T0), wanted, 1e-6)
 
 
 @pytest.mark.slow
@@ -115,14 +111,14 @@ def test_hessian_lobpcg(outer, inner):
     for sizes in [(3, 3), (1, 2, 1, 2), (6,)]:
         pencil = gf.make(sizes, seed=8, n=gf.LARGE)
         wanted = gf.hessian_fd(functools.partial(gf.reference, pencil), T0)
-        assert_close(hessian(outer, inner, method="lobpcg")(pencil, T0), wanted, 1e-6)
+        gf.assert_close(hessian(outer, inner, method="lobpcg")(pencil, T0), wanted, 1e-6)
 
 
 def test_hessian_lobpcg_forward_over_reverse():
     pencil = gf.make((1, 2, 3), seed=9, n=gf.LARGE)
     wanted = gf.hessian_fd(functools.partial(gf.reference, pencil), T0)
     found = hessian(jax.jacfwd, jax.jacrev, method="lobpcg")(pencil, T0)
-    assert_close(found, wanted, 1e-6)
+    gf.assert_close(found, wanted, 1e-6)
 
 
 @pytest.mark.slow
@@ -134,7 +130,7 @@ def test_third_order():
     e = np.array([h, 0.0])
     wanted = (second(pencil, T0 + e) - second(pencil, T0 - e)) / (2 * h)
     third = gf.jitted(lambda f: jax.jacfwd(jax.jacfwd(jax.jacrev(f))), method="dense")
-    assert_close(third(pencil, T0)[..., 0], wanted, 1e-5)
+    gf.assert_close(third(pencil, T0)[..., 0], wanted, 1e-5)
 
 
 @pytest.mark.parametrize("sizes", [(3, 3), (1, 2, 1, 2)], ids=str)
@@ -143,10 +139,10 @@ def test_all_pairs_and_all_but_one(sizes, beyond):
     """k = n, where there is no complement, and k = n - 1."""
     pencil = gf.make(sizes, seed=17, n=gf.K + beyond)
     wanted = gf.gradient_fd(functools.partial(gf.reference, pencil), T0)
-    assert_close(gradient(method="dense")(pencil, T0), wanted, 1e-8)
+    gf.assert_close(gradient(method="dense")(pencil, T0), wanted, 1e-8)
     if beyond == 0:
         twice = hessian(jax.jacfwd, jax.jacrev, method="dense")(pencil, T0)
-        assert_close(twice, gf.hessian_fd(functools.partial(gf.reference, pencil), T0), 1e-6)
+        gf.assert_close(twice, gf.hessian_fd(functools.partial(gf.reference, pencil), T0), 1e-6)
 
 
 @pytest.mark.parametrize("method", ["dense", "lobpcg"])
@@ -225,7 +221,7 @@ def test_projector_derivative_by_full_spectrum(generalized, method):
                 wanted += term + term.T
         wanted -= x[:, inside] @ (x[:, inside].T @ m_dot @ x[:, inside]) @ x[:, inside].T
         found = np.asarray(x_dot[:, c] @ xs[:, c].T)
-        assert_close(found + found.T, wanted, 1e-9)
+        gf.assert_close(found + found.T, wanted, 1e-9)
         trace = np.trace(x[:, c].T @ a_dot @ x[:, c])
         trace -= np.sum(lam[c] * np.diagonal(x[:, c].T @ m_dot @ x[:, c]))
         np.testing.assert_allclose(np.sum(w_dot[c]), trace, rtol=1e-9, atol=1e-10)
@@ -247,7 +243,7 @@ def test_gradient_of_drawn_spectra(sizes, seed, split, largest):
     which = "largest" if largest else "smallest"
     pencil = gf.make(sizes, seed=seed, split=split, largest=largest, spacing=0.8)
     wanted = gf.gradient_fd(lambda t: gf.reference(pencil, t, which), T0)
-    assert_close(gradient(method="dense", which=which)(pencil, T0), wanted, 1e-7)
+    gf.assert_close(gradient(method="dense", which=which)(pencil, T0), wanted, 1e-7)
 
 
 def _fit(sizes, total=6):
@@ -266,4 +262,4 @@ def test_float32():
     for method in ("dense", "lobpcg"):
         found = gradient(method=method)(small, T0.astype(np.float32))
         assert found.dtype == np.float32
-        assert_close(found, wanted, 5e-3)
+        gf.assert_close(found, wanted, 5e-3)

@@ -52,10 +52,6 @@ def compiled(*transforms, **options):
     return jax.jit(run)
 
 
-def assert_close(found, wanted, rtol):
-    np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol * np.max(np.abs(wanted)))
-
-
 @pytest.mark.parametrize(
     ("generalized", "dtype"),
     [
@@ -71,7 +67,7 @@ def test_gradient(generalized, dtype):
         f = functools.partial(reference, pencil)
         np.testing.assert_allclose(compiled(method="dense")(pencil, T0), f(T0), rtol=1e-11)
         wanted = gf.gradient_fd(f, T0)
-        assert_close(compiled(jax.grad, method="dense")(pencil, T0), wanted, 1e-9)
+        gf.assert_close(compiled(jax.grad, method="dense")(pencil, T0), wanted, 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +84,7 @@ def test_hessian(outer, inner):
     for sizes in [(6,), (1, 2, 1, 2)]:
         pencil = gf.make(sizes, seed=7)
         wanted = gf.hessian_fd(functools.partial(reference, pencil), T0)
-        assert_close(compiled(outer, inner, method="dense")(pencil, T0), wanted, 1e-6)
+        gf.assert_close(compiled(outer, inner, method="dense")(pencil, T0), wanted, 1e-6)
 
 
 @pytest.mark.slow
@@ -97,7 +93,7 @@ def test_hessian_complex(outer, inner):
     for sizes in [(6,), (1, 2, 1, 2)]:
         pencil = gf.make(sizes, seed=7, dtype=np.complex128)
         wanted = gf.hessian_fd(functools.partial(reference, pencil), T0)
-        assert_close(compiled(outer, inner, method="dense")(pencil, T0), wanted, 1e-6)
+        gf.assert_close(compiled(outer, inner, method="dense")(pencil, T0), wanted, 1e-6)
 
 
 @pytest.mark.slow
@@ -109,14 +105,14 @@ def test_jvp_of_grad():
         return lambda t: jax.jvp(gradient, (t,), (jnp.asarray(e),))[1]
 
     wanted = gf.hessian_fd(functools.partial(reference, pencil), T0) @ e
-    assert_close(compiled(along, jax.grad, method="dense")(pencil, T0), wanted, 1e-6)
+    gf.assert_close(compiled(along, jax.grad, method="dense")(pencil, T0), wanted, 1e-6)
 
 
 def test_iterative_and_largest():
     pencil = gf.make((1, 2, 3), seed=4, n=gf.LARGE, largest=True, generalized=False)
     options = {"method": "chebyshev", "which": "largest"}
     wanted = gf.gradient_fd(lambda t: reference(pencil, t, "largest"), T0)
-    assert_close(compiled(jax.grad, **options)(pencil, T0), wanted, 1e-8)
+    gf.assert_close(compiled(jax.grad, **options)(pencil, T0), wanted, 1e-8)
 
 
 @pytest.mark.slow
@@ -145,8 +141,8 @@ def test_interior(options):
         return invariant(pencil, *space[:2])
 
     gradient, hessian = jax.jit(lambda t: (jax.grad(ours)(t), jax.hessian(ours)(t)))(T0)
-    assert_close(gradient, gf.gradient_fd(by_lapack, T0), 1e-7)
-    assert_close(hessian, gf.hessian_fd(by_lapack, T0), 1e-5)
+    gf.assert_close(gradient, gf.gradient_fd(by_lapack, T0), 1e-7)
+    gf.assert_close(hessian, gf.hessian_fd(by_lapack, T0), 1e-5)
 
 
 @pytest.mark.slow
@@ -161,7 +157,7 @@ def test_interior(options):
 def test_methods(options):
     pencil = gf.make((1, 2, 3), seed=4, n=gf.LARGE)
     wanted = gf.gradient_fd(functools.partial(reference, pencil), T0)
-    assert_close(compiled(jax.grad, **options)(pencil, T0), wanted, 1e-7)
+    gf.assert_close(compiled(jax.grad, **options)(pencil, T0), wanted, 1e-7)
 
 
 @pytest.mark.slow
@@ -201,9 +197,9 @@ def test_third_derivatives(power):
 def test_near_degeneracy_costs_no_accuracy(split):
     pencil = gf.make((6,), seed=5, split=split)
     f = functools.partial(reference, pencil)
-    assert_close(compiled(jax.grad, method="dense")(pencil, T0), gf.gradient_fd(f, T0), 1e-9)
+    gf.assert_close(compiled(jax.grad, method="dense")(pencil, T0), gf.gradient_fd(f, T0), 1e-9)
     hessian = compiled(jax.jacfwd, jax.jacrev, method="dense")
-    assert_close(hessian(pencil, T0), gf.hessian_fd(f, T0), 1e-6)
+    gf.assert_close(hessian(pencil, T0), gf.hessian_fd(f, T0), 1e-6)
 
 
 def test_rule_is_that_of_the_space():

@@ -19,10 +19,6 @@ REPEATED = [(1.0, 1.0, 2.0, 3.0), (1.0,) * 4, (0.0, 0.0, 1.0, 1.0), (1.0, 1 + 1e
 T0 = np.zeros(2)
 
 
-def assert_close(found, wanted, rtol):
-    np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol * np.max(np.abs(wanted)))
-
-
 def matrices(lam, dtype, seed=0):
     rng = np.random.default_rng(seed)
     u = gf.random_unitary(rng, 4, dtype)
@@ -74,7 +70,7 @@ def test_closed_forms(ours, closed, dtype):
         for found, wanted in zip(
             orders(ours)(*matrices(lam, dtype)), orders(closed)(*matrices(lam, dtype)), strict=True
         ):
-            assert_close(found, wanted, 2e-14)
+            gf.assert_close(found, wanted, 2e-14)
 
 
 def exact_exp(x, y):
@@ -154,8 +150,8 @@ def test_a_kink_between_eigenvalues():
         return np.sum(noise[3] * ((u * np.maximum(w - 1.5, 0)) @ u.T))
 
     _, gradient, hessian, *_ = orders(ours)(r, noise)
-    assert_close(gradient, gf.gradient_fd(reference, T0), 1e-9)
-    assert_close(hessian, gf.hessian_fd(reference, T0), 1e-6)
+    gf.assert_close(gradient, gf.gradient_fd(reference, T0), 1e-9)
+    gf.assert_close(hessian, gf.hessian_fd(reference, T0), 1e-6)
 
 
 def test_derivatives_in_what_h_closes_over():
@@ -175,7 +171,7 @@ def test_derivatives_in_what_h_closes_over():
     p = jnp.array([0.7, 0.0])
     for transform in (jax.grad, jax.hessian, lambda f: jax.jacrev(jax.grad(f))):
         found, wanted = (jax.jit(transform(functools.partial(value, f)))(p) for f in (ours, closed))
-        assert_close(found, wanted, 1e-13)
+        gf.assert_close(found, wanted, 1e-13)
 
 
 def test_third_derivatives_are_nan():
@@ -233,7 +229,7 @@ def test_vmap_and_float32():
         np.testing.assert_allclose(many[1][i], gradient, rtol=1e-4, atol=1e-3)
         # d sum(exp(R)^2) = 2 exp(2 R).
         wanted = 2 * scipy.linalg.expm(2 * r.astype(float))
-        assert_close(gradient, wanted, 1e-4)
+        gf.assert_close(gradient, wanted, 1e-4)
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
@@ -253,7 +249,7 @@ def test_vmap_of_both_derivatives(dtype):
     many, one = jax.jit(jax.vmap(both))(rs), jax.jit(both)
     for i, r in enumerate(rs):
         for found, wanted in zip(many, one(r), strict=True):
-            assert_close(found[i], wanted, 1e-13)
+            gf.assert_close(found[i], wanted, 1e-13)
 
 
 @pytest.mark.parametrize(

@@ -26,10 +26,6 @@ from jax_peig import (
 T0 = np.zeros(2)
 
 
-def assert_close(found, wanted, rtol):
-    np.testing.assert_allclose(found, wanted, rtol=rtol, atol=rtol * np.max(np.abs(wanted)))
-
-
 # -- sums, densities, products -------------------------------------------------------------------
 
 
@@ -73,7 +69,7 @@ def test_spectral_functions(dtype):
         pencil = gf.make(sizes, seed=3, dtype=dtype)
         f = functools.partial(spectral_reference, pencil)
         np.testing.assert_allclose(spectral(itself)(pencil, T0), f(T0), rtol=1e-11)
-        assert_close(spectral(jax.grad)(pencil, T0), gf.gradient_fd(f, T0), 1e-9)
+        gf.assert_close(spectral(jax.grad)(pencil, T0), gf.gradient_fd(f, T0), 1e-9)
 
 
 def itself(f):
@@ -84,7 +80,7 @@ def test_spectral_functions_twice():
     for sizes in [(6,), (1, 2, 1, 2)]:
         pencil = gf.make(sizes, seed=3)
         wanted = gf.hessian_fd(functools.partial(spectral_reference, pencil), T0)
-        assert_close(spectral(jax.hessian)(pencil, T0), wanted, 1e-6)
+        gf.assert_close(spectral(jax.hessian)(pencil, T0), wanted, 1e-6)
 
 
 @pytest.mark.slow
@@ -92,7 +88,7 @@ def test_complex_spectral_functions_twice():
     for sizes in [(6,), (1, 2, 1, 2)]:
         pencil = gf.make(sizes, seed=3, dtype=np.complex128)
         wanted = gf.hessian_fd(functools.partial(spectral_reference, pencil), T0)
-        assert_close(spectral(jax.hessian)(pencil, T0), wanted, 1e-6)
+        gf.assert_close(spectral(jax.hessian)(pencil, T0), wanted, 1e-6)
 
 
 def boltzmann(x):
@@ -263,8 +259,8 @@ def test_fermi_dirac_occupations():
     )(T0)
     np.testing.assert_allclose(value, f(T0), rtol=1e-12)
     wanted = gf.gradient_fd(f, T0, h=2e-3)
-    assert_close(gradient, wanted, 1e-9)
-    assert_close(hessian, gf.hessian_fd(f, T0), 1e-6)
+    gf.assert_close(gradient, wanted, 1e-9)
+    gf.assert_close(hessian, gf.hessian_fd(f, T0), 1e-6)
     # Separate tangents lose h' between two members of a cluster.
     separate = functools.partial(smeared_separately, pencil)
     forward, reverse = jax.jit(lambda t: (jax.jacfwd(separate)(t), jax.grad(separate)(t)))(T0)

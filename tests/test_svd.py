@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 from jax.experimental.sparse import BCOO
 from jax.tree_util import Partial
-from rectangular import along, assert_close, matrix
+from rectangular import along, matrix
 
 from jax_peig import BlockProduct, partial_eigh, partial_svd
 
@@ -230,14 +230,14 @@ def reference(a, noise, t):
 def test_gradient_at_a_repeated_value(shape, dtype):
     a, noise = matrix((3, 3, 2, 1, 1), shape, dtype, seed=1)
     wanted = gf.gradient_fd(functools.partial(reference, a, noise), T0)
-    assert_close(derivative(jax.grad)(a, noise, T0), wanted, 1e-9)
+    gf.assert_close(derivative(jax.grad)(a, noise, T0), wanted, 1e-9)
 
 
 def test_gradient_of_a_low_rank_matrix():
     """Three triplets of a matrix of rank three, whose other singular values are one zero."""
     a, noise = matrix((3, 3, 2), (8, 5), seed=2)
     wanted = gf.gradient_fd(functools.partial(reference, a, noise), T0)
-    assert_close(derivative(jax.grad)(a, noise, T0), wanted, 1e-9)
+    gf.assert_close(derivative(jax.grad)(a, noise, T0), wanted, 1e-9)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +258,7 @@ def test_hessian_at_a_repeated_value(shape, dtype):
         u, s, vh = np.linalg.svd(along(a, noise, np.asarray(t)), full_matrices=False)
         return np.sum(s[:2]) * s[2] + ((y @ u[:, :2]) @ (vh[:2] @ z)).real
 
-    assert_close(jax.jit(jax.hessian(f))(T0), gf.hessian_fd(by_lapack, T0), 1e-6)
+    gf.assert_close(jax.jit(jax.hessian(f))(T0), gf.hessian_fd(by_lapack, T0), 1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.complex128], ids=["complex"])
