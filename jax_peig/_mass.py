@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from jax_peig._linear_solvers.chebyshev import semi_iteration
 from jax_peig._operators import Operator
-from jax_peig._probe import LANCZOS_STEPS, spectral_interval
+from jax_peig._probe import SAFE_STEPS, positive_interval
 from jax_peig._types import Array, Block
 
 # The lumped mass stands for M while the spectrum of their quotient spreads no more than this.
@@ -62,7 +62,8 @@ def rough_inverse(m: Operator, norm: Array, key: Array, dtype, smooth: bool = Tr
     def scaled(block):
         return diagonal[:, None].astype(dtype) * block
 
-    _, upper, lowest = spectral_interval(m, scaled, key, m.n, dtype)
+    # Beyond ``upper`` the polynomial would change its sign, and D be indefinite.
+    lowest, upper = positive_interval(m, scaled, key, m.n, dtype)
     lowest = jnp.maximum(lowest, upper * 1e-4)
     spread = upper / lowest
     degree = jnp.ceil(jnp.sqrt(spread) * jnp.log(2 / ERROR) / 2)
@@ -70,7 +71,7 @@ def rough_inverse(m: Operator, norm: Array, key: Array, dtype, smooth: bool = Tr
     lumped = positive & (spread <= (RESEMBLANCE if smooth else 1))
     degree = jnp.where(lumped, 1, degree)
     lower, upper = jnp.where(lumped, 1, lowest), jnp.where(lumped, 1, upper)
-    return RoughInverse(m, None, diagonal, lower, upper, degree, jnp.array(LANCZOS_STEPS + 1))
+    return RoughInverse(m, None, diagonal, lower, upper, degree, jnp.array(SAFE_STEPS + 1))
 
 
 def diagonal_inverse(m: Operator, weights: Array) -> RoughInverse:

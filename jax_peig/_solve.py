@@ -179,7 +179,7 @@ def _filter_bounds(request: Request, given: Given, probe_a: Probe, norms, keys):
     def product(block):
         return sign * given.a(block)
 
-    low, high, _ = spectral_interval(product, inverse.__call__, keys[1], given.a.n, request.dtype)
+    low, high = spectral_interval(product, inverse.__call__, keys[1], given.a.n, request.dtype)
     spent_m = inverse.products + LANCZOS_STEPS * (inverse.degree - 1)
     return inverse, (low, high), LANCZOS_STEPS, spent_m
 

@@ -1,0 +1,50 @@
+"""The rough inverse of M that the filter of "chebyshev" takes, against LAPACK."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+import spectra
+
+from jax_peig import Status, partial_eigh
+from jax_peig._mass import ERROR, rough_inverse
+from jax_peig._operators import as_operator
+
+N, KEYS = 60, 64
+
+SPECTRA = {
+    "three decades": np.logspace(-3, 0, N),
+    "one decade": np.logspace(-1, 0, N),
+    "even": np.linspace(0.1, 1, N),
+    "one far out": np.append(np.linspace(0.1, 0.8, N - 1), 1.0),
+}
+
+
+@pytest.mark.parametrize("kind", SPECTRA)
+def test_rough_inverse_is_positive_definite(kind):
+    """For every start of the Lanczos steps that bound M's spectrum; an indefinite one diverges."""
+    values = SPECTRA[kind]
+    vectors = np.linalg.qr(np.random.default_rng(0).normal(size=(N, N)))[0]
+    m = (vectors * values) @ vectors.T
+    operator = as_operator(jnp.asarray(m), N, m.dtype, "M")
+
+    def inverse(key):
+        return rough_inverse(operator, jnp.array(1.0), key, m.dtype, smooth=False)(jnp.eye(N))
+
+    for d in jax.jit(jax.vmap(inverse))(jax.random.split(jax.random.key(1), KEYS)):
+        share = scipy.linalg.eigvalsh(np.linalg.cholesky(m).T @ d @ np.linalg.cholesky(m))
+        assert share[0] > 0
+        assert share[-1] < 1 + 1.01 * ERROR
+
+
+def test_ill_conditioned_mass_by_many_starts():
+    pencil = spectra.pencil(np.linspace(1.0, 50.0, N), condition=1000.0, seed=3)
+
+    def solve(key):
+        result = partial_eigh(pencil.A, pencil.M, 4, method="chebyshev", tol=1e-9, key=key)
+        return result.info.status, result.eigenvalues
+
+    status, w = jax.jit(jax.vmap(solve))(jax.random.split(jax.random.key(2), KEYS))
+    assert set(status.tolist()) == {int(Status.CONVERGED)}
+    np.testing.assert_allclose(w, np.tile(pencil.values[:4], (KEYS, 1)), rtol=1e-7)
