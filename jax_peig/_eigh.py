@@ -88,17 +88,18 @@ def partial_eigh(
         "davidson" and for the derivative's linear systems; see `jax_peig.preconditioners`. Its
         derivative is zero, as those of the next two are.
     M_solve : operator, optional
-        As A: M^{-1}, or a rough inverse, for method "chebyshev". Default: the reciprocal row sums
-        of M where they resemble it (finite elements), else a polynomial in M.
+        As A: M^{-1}, or a rough inverse, for method "chebyshev", and for "lobpcg" without a
+        preconditioner. Default: the reciprocal row sums of M where they resemble it (finite
+        elements), else a polynomial in M.
     OPinv : operator, optional
         As A: (A - sigma M)^{-1}, for "nearest". Without it the folded problem is iterated, with the
         square of its condition.
     method : {"auto", "dense", "chebyshev", "lobpcg", "davidson"}
         "dense" forms the matrices and calls LAPACK: O(n^3). "chebyshev" filters a block, many cheap
-        products. "lobpcg" takes a preconditioner and needs 3 k <= n. "davidson" spends the fewest
-        products, one at a time. "auto" is "dense" up to n = 500 or where k > n/5, else "lobpcg"
-        with a preconditioner or an M that is not diagonal and has no M_solve, and "chebyshev"
-        without; ``info.reason`` says why.
+        products. "lobpcg" takes a preconditioner, or makes one itself, a polynomial in A, and needs
+        3 k <= n. "davidson" spends the fewest products, one at a time. "auto" is "dense" up to
+        n = 500 or where k > n/5, else "lobpcg" with a preconditioner or an M that is not diagonal
+        and has no M_solve, and "chebyshev" without; ``info.reason`` says why.
     basis : int, optional
         The number of vectors that "davidson" keeps, with as many products with A, and with M.
         Default: three times k and the guard vectors, and at least 20.

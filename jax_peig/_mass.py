@@ -47,6 +47,17 @@ class RoughInverse(NamedTuple):
 
         return semi_iteration(scaled, weights * block, self.lower, self.upper, self.degree)
 
+    def without_polynomial(self) -> "RoughInverse":
+        """D_0, or what the caller gave."""
+        one = jnp.ones_like(self.lower)
+        return self._replace(lower=one, upper=one, degree=jnp.array(1))
+
+    def before(self, block: Block, image: Block) -> Block:
+        """D^{-1} V of a D without a polynomial; ``image`` is M V, what it is for the caller's."""
+        if self.caller is not None:
+            return image
+        return block / self.diagonal[:, None].astype(block.dtype)
+
 
 def rough_inverse(m: Operator, norm: Array, key: Array, dtype, smooth: bool = True) -> RoughInverse:
     """Make a rough inverse of a Hermitian positive definite M; ``norm`` estimates ||M||.

@@ -53,14 +53,21 @@ def probe(operator: Operator | None, pair: Block) -> Probe:
 
 
 def spectral_interval(
-    operator: BlockFunction, inner: BlockFunction, key: Array, n: int, dtype
+    operator: BlockFunction,
+    inner: BlockFunction | None,
+    scale: Array,
+    key: Array,
+    n: int,
+    dtype,
+    steps: int = LANCZOS_STEPS,
 ) -> tuple[Array, Array]:
     """An interval that encloses the spectrum of D A, but for a very unlucky start.
 
-    A Hermitian, D (``inner``) Hermitian positive definite; `LANCZOS_STEPS` products with each.
+    A Hermitian, of about the size ``scale``, D (``inner``) Hermitian positive definite, None for
+    the identity; ``steps`` products with each.
     """
     x = _blocks.random_block(key, n, 1, dtype)
-    return _lanczos(operator, inner, x, None, None).interval
+    return _lanczos(operator, inner, x, None, scale, steps).interval
 
 
 def positive_interval(
@@ -95,10 +102,10 @@ def _lanczos(
     """Ritz values of D A and bounds of its spectrum.
 
     beta_{j+1} q_{j+1} = A D q_j - alpha_j q_j - beta_j q_{j-1} with <u, v> = u^H D v, from
-    ``start``; no reorthogonalisation. With D = I its ``product`` and A's ``scale`` are given. An
-    eigenvalue lies within beta_{m+1} |s| of each Ritz value, s the last component of its vector
-    (Paige, 1980): the extreme ones, each so extended, enclose the spectrum in practice (Zhou and
-    Li, 2011).
+    ``start``; no reorthogonalisation. With D = I A's ``scale`` is given; ``product`` is A's with
+    ``start``, where it is known. An eigenvalue lies within beta_{m+1} |s| of each Ritz value, s the
+    last component of its vector (Paige, 1980): the extreme ones, each so extended, enclose the
+    spectrum in practice (Zhou and Li, 2011).
     """
 
     def weighted(block):

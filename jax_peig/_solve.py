@@ -7,10 +7,11 @@ import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
 from jax_peig._eigensolvers import chebyshev, davidson, dense, lobpcg
+from jax_peig._eigensolvers.polynomial import Polynomial
 from jax_peig._eigensolvers.ritz import Goal, Ritz, Spectrum
 from jax_peig._mass import RoughInverse, diagonal_inverse, given_inverse, rough_inverse
 from jax_peig._operators import diagonal_of
-from jax_peig._probe import LANCZOS_STEPS, PRODUCTS, Probe, probe, spectral_interval
+from jax_peig._probe import LANCZOS_STEPS, PRODUCTS, SAFE_STEPS, Probe, probe, spectral_interval
 from jax_peig._request import Given, Request
 from jax_peig._types import Array, Block
 
@@ -59,11 +60,8 @@ def solve(request: Request, given: Given) -> tuple[Ritz, Probe, Probe, Array]:
     if ritz.spectrum is None and given.m is None and given.sigma is None:
         low, high = probe_a.interval
         ritz = ritz._replace(spectrum=Spectrum(-low if goal.largest else high, None))
-    ritz = ritz._replace(
-        products=ritz.products + PRODUCTS,
-        products_M=ritz.products_M + (0 if given.m is None else PRODUCTS),
-        definite=ritz.definite & (probe_m.lowest > 0),
-    )
+    ritz = _spent(ritz, PRODUCTS, 0 if given.m is None else PRODUCTS)
+    ritz = ritz._replace(definite=ritz.definite & (probe_m.lowest > 0))
     return ritz, probe_a, probe_m, helpful
 
 
@@ -84,7 +82,11 @@ class _Task(NamedTuple):
         norms = (self.probes[0].norm, self.probes[1].norm)
         a, m, t = given.a, given.m, given.preconditioner
         if method == "lobpcg":
-            return lobpcg.solve(a, m, t, block, norms, goal, self.worthwhile)
+            spent_a, spent_m = 0, 0
+            if t is None:
+                t, spent_a, spent_m = _polynomial(self.request, given, norms, self.keys)
+            ritz = lobpcg.solve(a, m, t, block, norms, goal, self.worthwhile)
+            return _spent(ritz, spent_a, spent_m)
         if method == "davidson":
             basis = self.request.basis
             return davidson.solve(a, m, t, block, norms, goal, self.worthwhile, self.keys[1], basis)
@@ -95,7 +97,7 @@ class _Task(NamedTuple):
             a, m, inverse, block, interval, norms, goal, self.worthwhile, self.keys[1],
             sigma=given.sigma, op_inv=given.op_inv,
         )  # fmt: skip
-        return ritz._replace(products=ritz.products + spent_a, products_M=ritz.products_M + spent_m)
+        return _spent(ritz, spent_a, spent_m)
 
     def from_guess(self, guess: Block) -> Ritz:
         """Improve a guess, then find out whether it is complete.
@@ -168,6 +170,11 @@ class _Task(NamedTuple):
         )
 
 
+def _spent(ritz: Ritz, products: Array | int, products_M: Array | int) -> Ritz:
+    """With so many products more."""
+    return ritz._replace(products=ritz.products + products, products_M=ritz.products_M + products_M)
+
+
 def _filter_bounds(request: Request, given: Given, probe_a: Probe, norms, keys):
     """A rough inverse of M, the interval of the spectrum, and the products with A and M spent."""
     sign = -1 if request.which == "largest" else 1
@@ -175,13 +182,32 @@ def _filter_bounds(request: Request, given: Given, probe_a: Probe, norms, keys):
         low, high = probe_a.interval
         return None, (low, high) if sign > 0 else (-high, -low), 0, 0
     inverse = _inverse(request, given, norms[1], keys[0])
+    interval = _interval(given, sign, inverse, norms[0], keys[1], request.dtype, LANCZOS_STEPS)
+    spent_m = inverse.products + LANCZOS_STEPS * (inverse.degree - 1)
+    return inverse, interval, LANCZOS_STEPS, spent_m
+
+
+def _polynomial(request: Request, given: Given, norms, keys):
+    """LOBPCG's own preconditioner, and the products with A and M spent."""
+    sign, inverse = -1 if request.which == "largest" else 1, None
+    worthwhile, spent_m = jnp.array(True), jnp.array(0)
+    if given.m is not None:
+        inverse = _inverse(request, given, norms[1], keys[0])
+        worthwhile, spent_m = inverse.degree == 1, inverse.products
+        inverse = inverse.without_polynomial()
+    interval = _interval(given, sign, inverse, norms[0], keys[1], request.dtype, SAFE_STEPS)
+    made = Polynomial.within(given.a, sign, inverse, interval, worthwhile)
+    return made, SAFE_STEPS, spent_m
+
+
+def _interval(given: Given, sign: int, inverse: RoughInverse | None, norm, key, dtype, steps: int):
+    """The spectrum of sign D A, by ``steps`` products."""
 
     def product(block):
         return sign * given.a(block)
 
-    low, high = spectral_interval(product, inverse.__call__, keys[1], given.a.n, request.dtype)
-    spent_m = inverse.products + LANCZOS_STEPS * (inverse.degree - 1)
-    return inverse, (low, high), LANCZOS_STEPS, spent_m
+    inner = None if inverse is None else inverse.__call__
+    return spectral_interval(product, inner, norm, key, given.a.n, dtype, steps)
 
 
 def _inverse(request: Request, given: Given, norm: Array, key: Array) -> RoughInverse:

@@ -259,7 +259,8 @@ def test_products_of_a_block_are_counted_by_columns():
     """Without M; BlockProduct is called with all columns at once."""
     matrix = spectra.pencil(spectra.clustered(N, K, "inside"), seed=9).A
     a = Counter(matrix)
-    result = partial_eigh(BlockProduct(Partial(a.block)), k=K, n=N, method="lobpcg")
+    product = BlockProduct(Partial(a.block))
+    result = partial_eigh(product, k=K, n=N, method="lobpcg", preconditioner=np.ones(N))
     jax.block_until_ready(result)
     assert int(result.info.products) == a.count
     assert int(result.info.products_M) == 0

@@ -51,7 +51,7 @@ def forms_of_solve(m):
     ],
 )
 def test_a_solve_with_the_mass(pencil, form):
-    """The full matrix M, of condition 1000, has no rough inverse that the filter could find."""
+    """A rough inverse of this M, full and of condition 1000, takes many products with it."""
     solve = forms_of_solve(pencil.M)[form]
     result = partial_eigh(pencil.A, pencil.M, K, method="chebyshev", M_solve=solve)
     assert int(result.info.status) == Status.CONVERGED
@@ -59,7 +59,8 @@ def test_a_solve_with_the_mass(pencil, form):
     x = np.asarray(result.eigenvectors)
     np.testing.assert_allclose(x.T @ pencil.M @ x, np.eye(K), atol=1e-10)
     without = partial_eigh(pencil.A, pencil.M, K, method="chebyshev")
-    assert int(result.info.products) < int(without.info.products) / 2
+    assert int(result.info.products) < 0.75 * int(without.info.products)
+    assert int(result.info.products_M) < int(without.info.products_M) / 50
     # With it the filter is that of the standard problem.
     standard = partial_eigh(spectra.pencil(VALUES).A, k=K, method="chebyshev")
     assert int(result.info.products) <= 1.1 * int(standard.info.products)

@@ -235,7 +235,8 @@ def test_unconverged_eigenpairs():
     assert np.isnan(slope("nan")).all()
     with pytest.warns(UserWarning, match="did not reach their tolerance"):
         value = finished(slope("warn"))
-    np.testing.assert_array_equal(value, slope("ignore"))
+    # Another program: its rounding is amplified by pairs that have not converged.
+    np.testing.assert_allclose(value, slope("ignore"), rtol=1e-6)
     wanted = gf.gradient_fd(lambda t: gf.reference(pencil, t), np.zeros(2))
     np.testing.assert_allclose(value, wanted, rtol=1e-3)
 

@@ -21,6 +21,8 @@ Differences from the textbook and from ``jax.experimental.sparse.linalg.lobpcg_s
 5. Guard vectors: the block is wider than k. They speed up convergence, find the further copies of a
    repeated eigenvalue, and tell the gap. The iteration goes on until the first of them shows that
    the (k+1)-th eigenvalue is another one, or is converged itself.
+6. Where no preconditioner is given T is a polynomial in A (``polynomial.py``): as many products, a
+   quarter of the steps or fewer, and a step's inner products most often cost more than its product.
 """
 
 from typing import NamedTuple
@@ -29,11 +31,13 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
+from jax_peig._eigensolvers.polynomial import Polynomial
 from jax_peig._eigensolvers.ritz import (
     Goal,
     Layers,
     Lengths,
     Ritz,
+    Spectrum,
     block_width,
     enough,
     multiply,
@@ -60,6 +64,7 @@ class _State(NamedTuple):
     theta: Array  # (m,)
     r: Block  # the residuals, (n, m)
     lengths: Array  # their norms, (m,)
+    end: Array  # of the spectrum, for T
     best: Array  # the largest relative residual of the wanted pairs, at its smallest so far
     since: Array  # steps since then
     step: Array
@@ -89,7 +94,7 @@ class _New(NamedTuple):
 def solve(
     a: Operator,
     m: Operator | None,
-    preconditioner: Operator | None,
+    t: Operator | Polynomial,
     start: Block,
     norms: tuple[Array, Array],
     goal: Goal,
@@ -99,12 +104,14 @@ def solve(
 
     Parameters
     ----------
+    t : Operator or Polynomial
+        The preconditioner.
     norms : (||A||, ||M||)
         Estimates that the relative residuals refer to.
     worthwhile : bool
         False where the problem is known to be ill-posed: nothing is computed then.
     """
-    problem = _Problem(a, m, preconditioner, norms, goal)
+    problem = _Problem(a, m, t, norms, goal)
     begin = problem.begin(start)._replace(done=~worthwhile)
     end = jax.lax.while_loop(lambda s: ~s.done, problem.iterate, begin)
     goal.monitor.finish(end.step)
@@ -123,6 +130,7 @@ def solve(
         definite=end.definite,
         history=end.history,
         complete=end.found,
+        spectrum=Spectrum(end.end, None) if m is None and isinstance(t, Polynomial) else None,
     )
 
 
@@ -131,7 +139,7 @@ class _Problem(NamedTuple):
 
     operator: Operator
     mass: Operator | None
-    preconditioner: Operator | None
+    preconditioner: Operator | Polynomial
     norms: tuple[Array, Array]
     goal: Goal
 
@@ -168,6 +176,7 @@ class _Problem(NamedTuple):
             theta=jnp.zeros(width, real),
             r=jnp.zeros_like(start),
             lengths=jnp.zeros(width, real),
+            end=getattr(self.preconditioner, "end", jnp.zeros((), real)),
             best=jnp.array(jnp.inf, real),
             since=count,
             step=count,
@@ -287,12 +296,20 @@ class _Problem(NamedTuple):
         again = self.measure(w, mw, basis)
         return again._replace(passes=new.passes + 1, definite=new.definite & definite)
 
-    def directions(self, state: _State, basis: Layers) -> tuple[_New, Array, Array]:
-        """W = T R, orthonormal as [X, P] C_1 + W C_2: W, C_1 (2 m, m) and C_2 (m, m)."""
-        dtype = state.r.dtype
-        w = state.r * _blocks.reciprocal(state.lengths).astype(dtype)[None, :]
-        if self.preconditioner is not None:
-            w = _blocks.unit_columns(self.preconditioner(w))
+    def preconditioned(self, state: _State) -> tuple[Block, Array]:
+        """W = T R, with unit columns, and the products with A that it took."""
+        w = state.r * _blocks.reciprocal(state.lengths).astype(state.r.dtype)[None, :]
+        spent = jnp.array(0)
+        if isinstance(self.preconditioner, Polynomial):
+            plan = self.preconditioner.plan(state.theta, state.end)
+            w, spent = self.preconditioner(w, plan), w.shape[1] * plan.degree
+        else:
+            w = self.preconditioner(w)
+        return _blocks.unit_columns(w), spent
+
+    def directions(self, w: Block, basis: Layers) -> tuple[_New, Array, Array]:
+        """W orthonormal as [X, P] C_1 + W C_2: W, C_1 (2 m, m) and C_2 (m, m)."""
+        dtype = w.dtype
         new = jax.lax.while_loop(
             lambda new: ~new.clear & (new.passes < 2),
             lambda new: self.project(new, basis),
@@ -307,8 +324,11 @@ class _Problem(NamedTuple):
     def advance(self, state: _State) -> _State:
         width = state.theta.shape[0]
         basis = Layers.of(state.basis)
-        new, c_old, c_new = self.directions(state, basis)
-        aw = self.a(new.w)
+        w, spent = self.preconditioned(state)
+        new, c_old, c_new = self.directions(w, basis)
+        aw, end = self.a(new.w), state.end
+        if isinstance(self.preconditioner, Polynomial):
+            end = self.preconditioner.raised(end, state.theta, new.w, aw, new.mw)
         # H = B^H A B for the orthonormal basis B = [X, P, N], N = [X, P] C_1 + W C_2.
         cross, inside = _blocks.gram(basis.v, aw), _blocks.gram(new.w, aw)
         upper = state.small @ c_old + cross @ c_new  # (2 m, m)
@@ -329,8 +349,9 @@ class _Problem(NamedTuple):
             small=_blocks.herm(c.conj().T @ h @ c),
             alive=_kept(c),
             theta=theta[:width],
+            end=end,
             step=state.step + 1,
-            products=state.products + width,
+            products=state.products + width + spent,
             products_M=state.products_M + (0 if self.mass is None else width * (1 + new.passes)),
             finite=state.finite & jnp.all(jnp.isfinite(new.c)),  # W was, if [X, P]^H M W is
             definite=state.definite & new.definite,

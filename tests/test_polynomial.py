@@ -1,0 +1,114 @@
+"""The preconditioner that "lobpcg" makes itself, against LAPACK and against having none."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import spectra
+
+from jax_peig import Status, _solve, partial_eigh
+from jax_peig._eigensolvers.polynomial import MOST, Plan, Polynomial
+from jax_peig._operators import as_operator
+
+N = 400
+CHAIN = 2 * np.eye(N) - np.eye(N, k=1) - np.eye(N, k=-1)
+EXACT = 2 - 2 * np.cos(np.pi * np.arange(1, N + 1) / (N + 1))
+
+
+def chain(u):
+    return 2 * u - jnp.pad(u[1:], (0, 1)) - jnp.pad(u[:-1], (1, 0))
+
+
+def elements(u):
+    """The consistent mass of linear elements on the chain."""
+    return u - chain(u) / 6
+
+
+def nothing(u):
+    return u
+
+
+@pytest.mark.parametrize("degree", [0, 2, 8, 16])
+@pytest.mark.parametrize("shift", [-0.5, 0.0, 0.3, 2.0])
+def test_positive_definite_wherever_it_begins(degree, shift):
+    """Eigenvalues below the shift and beyond the end included."""
+    values = np.linspace(-1.0, 4.0, 60)
+    operator = as_operator(jnp.asarray(values), 60, np.float64, "A")
+    made = Polynomial.within(operator, 1, None, (-1.0, 3.0), jnp.array(True))
+    plan = Plan(jnp.array(shift), jnp.array(0.1), jnp.array(3.0 - shift), jnp.array(degree))
+    p = np.diagonal(made(jnp.eye(60), plan))
+    assert np.all(p > 0)
+    if degree == 16:  # as close to 1 / t on the interval as is said
+        t = values - shift
+        inside = (t >= 0.1) & (t <= 3.0 - shift)
+        most = 1 / np.cosh(17 * np.arccosh((3.1 - shift) / (2.9 - shift)))
+        assert np.max(np.abs(1 - t * p)[inside]) <= most * (1 + 1e-10)
+
+
+def test_degree_by_the_gap():
+    """From none to `MOST`, even ones."""
+    made = Polynomial(nothing, 1, None, jnp.array(100.0), jnp.array(True))
+
+    def degree(high):
+        return int(made.plan(jnp.array([0.0, high]), jnp.array(100.0)).degree)
+
+    assert [degree(h) for h in (90.0, 10.0, 4.0, 1.2, 1e-3, 0.0)] == [0, 2, 4, 8, MOST, MOST]
+
+
+def test_a_quarter_of_the_steps():
+    plain, own = (
+        partial_eigh(chain, k=4, n=N, method="lobpcg", tol=1e-8, preconditioner=t)
+        for t in (nothing, None)
+    )
+    for result in (plain, own):
+        np.testing.assert_allclose(result.eigenvalues, EXACT[:4], atol=1e-12)
+    assert 4 * own.info.steps < plain.info.steps
+    assert int(own.info.products) < 1.2 * int(plain.info.products)
+
+
+def test_with_finite_elements():
+    """Row sums resemble this M: T has products with A, and few with M."""
+    exact = np.sort(EXACT / (1 - EXACT / 6))[:4]
+    plain, own = (
+        partial_eigh(chain, elements, 4, n=N, method="lobpcg", tol=1e-8, preconditioner=t)
+        for t in (nothing, None)
+    )
+    for result in (plain, own):
+        np.testing.assert_allclose(result.eigenvalues, exact, atol=1e-12)
+    assert 4 * own.info.steps < plain.info.steps
+    assert 4 * own.info.products_M < plain.info.products_M
+
+
+def test_with_a_mass_that_nothing_resembles():
+    """T is a number: no product more than without it, but for the probes."""
+    pencil = spectra.pencil(np.linspace(1.0, 50.0, 120), condition=1000.0, seed=3)
+    plain, own = (
+        partial_eigh(pencil.A, pencil.M, 4, method="lobpcg", preconditioner=t)
+        for t in (nothing, None)
+    )
+    np.testing.assert_allclose(own.eigenvalues, pencil.values[:4], rtol=1e-9)
+    assert abs(own.info.steps - plain.info.steps) <= 0.1 * plain.info.steps
+
+
+@pytest.mark.parametrize(
+    "far", [1.3, *(pytest.param(far, marks=pytest.mark.slow) for far in (1.05, 3.0, 100.0))]
+)
+def test_an_eigenvalue_beyond_the_end(far, monkeypatch):
+    """Lanczos saw the end of the spectrum too low: T R shows it, and the steps are few still."""
+    values = np.append(np.linspace(0.0, 1.0, N - 1), far)
+    keys = jax.random.split(jax.random.key(0), 8)
+
+    def solve(max_steps):  # which is new to the compiler
+        def one(key):
+            options = {"method": "lobpcg", "tol": 1e-8, "max_steps": max_steps, "key": key}
+            return partial_eigh(jnp.asarray(values), k=4, **options)
+
+        result = jax.jit(jax.vmap(one))(keys)
+        assert set(result.info.status.tolist()) == {int(Status.CONVERGED)}
+        np.testing.assert_allclose(result.eigenvalues, np.tile(values[:4], (8, 1)), atol=1e-10)
+        return int(np.max(result.info.steps))
+
+    seen = solve(1000)
+    monkeypatch.setattr(_solve, "spectral_interval", lambda *_: (jnp.array(0.0), jnp.array(1.0)))
+    missed = solve(1001)
+    assert missed <= 1.2 * seen
