@@ -25,18 +25,15 @@ class JaxPeig(Solver):
     form : {"block", "vector"}
         Whether the product is given as a `BlockProduct` or as a function of one vector. An
         explicit matrix is given as an array in both.
-    degree : int
-        Of a `preconditioners.chebyshev` of A, made anew in every call; 0 is none.
     """
 
     package = "jax_peig"
     differentiable = True
     iterations = ("chebyshev", "lobpcg", "davidson")
 
-    def __init__(self, method: str = "auto", form: str = "block", degree: int = 0) -> None:
-        self.method, self.form, self.degree = method, form, degree
+    def __init__(self, method: str = "auto", form: str = "block") -> None:
+        self.method, self.form = method, form
         options = [o for o in (method, form) if o not in ("auto", "block")]
-        options += [f"+ polynomial {degree}"] if degree else []
         self.name = " ".join(["jax_peig", *options])
         self._programs: dict[Any, tuple[Callable[..., Any], float]] = {}
 
@@ -46,11 +43,9 @@ class JaxPeig(Solver):
         return target * problem.norm / (problem.norm + lam * problem.mass_norm)
 
     def unsuited(self, problem: Problem) -> str | None:
-        """A matrix is given as an array, whatever the form; a polynomial needs a product."""
+        """A matrix is given as an array, whatever the form."""
         if self.form == "vector" and not problem.potential:
             return "an explicit matrix has no one-vector form"
-        if self.degree and (problem.which == "largest" or not problem.potential):
-            return "the polynomial is for the smallest pairs of a product"
         return None
 
     def solve(
@@ -80,13 +75,6 @@ class JaxPeig(Solver):
         if self.form == "block":
             A = jax_peig.BlockProduct(A)
             M = None if M is None else jax_peig.BlockProduct(M)
-        if self.degree:
-            from jax_peig import preconditioners
-
-            upper = problem.norm
-            lam = float(problem.wanted[problem.k - 1]) * problem.mass_norm
-            lower = max(2.0 * lam, upper / (self.degree + 1) ** 2)
-            options["preconditioner"] = preconditioners.chebyshev(A, self.degree, lower, upper)
         return jax_peig.partial_eigh(A, M, n=problem.n, dtype=jnp.float64, **options)
 
     def program(
@@ -120,12 +108,6 @@ class JaxPeig(Solver):
         compiled, seconds = self.program(problem, tol)
 
         def products(out: Any) -> int:
-            if self.degree:  # info knows nothing of the preconditioner's own products
-
-                def solve(product: Any, t: Any) -> Any:
-                    return self.solve(problem, tol, t, key, product=product)
-
-                return _counted(problem, solve)
             return int(np.sum(np.asarray(out.info.products)))
 
         return Forward(

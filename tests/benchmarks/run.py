@@ -91,7 +91,7 @@ def _solvers(peers: bool, variants: bool, only: list[str] | None) -> list[Solver
     chosen: list[Solver] = [JaxPeig()]
     if variants:
         chosen += [JaxPeig(method) for method in JaxPeig.iterations]
-        chosen += [JaxPeig("lobpcg", degree=8), JaxPeig(form="vector")]
+        chosen += [JaxPeig(form="vector")]
     if peers:
         chosen += all_peers()
     return keep(chosen, only)
