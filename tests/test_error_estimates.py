@@ -50,9 +50,15 @@ def test_error_of_both_kinds():
 
 @pytest.mark.parametrize(
     ("which", "method"),
-    [("smallest", "chebyshev"), ("smallest", "lobpcg"), ("smallest", "davidson"),
-     ("largest", "chebyshev"), ("largest", "lobpcg"), ("nearest", "chebyshev")],
-)  # fmt: skip
+    [
+        ("smallest", "chebyshev"),
+        ("smallest", "lobpcg"),
+        pytest.param("smallest", "davidson", marks=pytest.mark.slow),
+        ("largest", "chebyshev"),
+        pytest.param("largest", "lobpcg", marks=pytest.mark.slow),
+        ("nearest", "chebyshev"),
+    ],
+)
 def test_estimates_are_sharp(which, method):
     """Where the bounds are some hundred times the true errors, and more."""
     values = np.linspace(1.0, 200.0, 200)
