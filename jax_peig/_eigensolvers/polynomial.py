@@ -28,8 +28,8 @@ from jax_peig._types import Array, Block
 MOST = 16  # an even number
 # The gap to the block's end is taken for no more than this part of the spectrum.
 WIDEST = 1 / 4
-# How much further out the spectrum is taken to end than Lanczos steps say, and than a vector of W
-# does that is partly made of what lies there.
+# How much further out the spectrum is taken to end than Lanczos steps say; and than a Rayleigh
+# quotient in W says, whose vector is only in part of what lies there.
 ROOM = 0.05
 BEYOND = 0.2
 
