@@ -314,7 +314,7 @@ def test_an_asymmetric_array_is_symmetrised(method):
 # -- starting guesses and preconditioners ---------------------------------------------------------
 
 
-@pytest.mark.parametrize("condition", [None, 1e2])
+@pytest.mark.parametrize("condition", [None, pytest.param(1e2, marks=pytest.mark.slow)])
 def test_a_preconditioner_saves_steps(condition):
     pencil = spectra.stiff(N, K, condition)
     plain = solve(pencil, method="lobpcg", preconditioner=np.ones(N))

@@ -38,6 +38,7 @@ def test_rough_inverse_is_positive_definite(kind):
         assert share[-1] < 1 + 1.01 * ERROR
 
 
+@pytest.mark.slow
 def test_ill_conditioned_mass_by_many_starts():
     pencil = spectra.pencil(np.linspace(1.0, 50.0, N), condition=1000.0, seed=3)
 

@@ -39,7 +39,9 @@ def test_linearize_and_vjp():
     np.testing.assert_allclose(pull(1.0)[0], slope, rtol=1e-10)
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method", [METHODS[0], *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:])]
+)
 def test_vmap_of_grad_and_grad_of_vmap(method):
     batch = np.stack([T0, [0.01, 0.02], [-0.02, 0.01]])
 
