@@ -95,5 +95,5 @@ class Polynomial(NamedTuple):
         def shifted(z):
             return rough(self.sign * self.operator(z)) - plan.shift.astype(z.dtype) * z
 
-        first = jnp.where(plan.degree > 0, rough(block), block)
+        first = jnp.where(self.worthwhile, rough(block), block)
         return semi_iteration(shifted, first, plan.lower, plan.upper, plan.degree + 1)
