@@ -69,5 +69,6 @@ def test_estimates_are_sharp(which, method):
     error = np.min(np.abs(np.asarray(w)[..., None] - values), axis=-1)
     ratio = np.asarray(info.error_estimates) / error
     assert np.min(ratio) > 0.5
-    assert np.median(ratio) < 25
+    # The errors that the polynomial of "lobpcg" leaves lie far beyond the block, and count as near.
+    assert np.median(ratio) < (25 if method == "lobpcg" else 15)
     assert np.median(info.error_bounds / error) > 50 * np.median(ratio)

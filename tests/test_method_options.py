@@ -59,7 +59,8 @@ def test_a_solve_with_the_mass(pencil, form):
     x = np.asarray(result.eigenvectors)
     np.testing.assert_allclose(x.T @ pencil.M @ x, np.eye(K), atol=1e-10)
     without = partial_eigh(pencil.A, pencil.M, K, method="chebyshev")
-    assert int(result.info.products) < 0.75 * int(without.info.products)
+    spent, more = (int(r.info.products + r.info.products_M) for r in (result, without))
+    assert spent < more / 2
     assert int(result.info.products_M) < int(without.info.products_M) / 50
     # With it the filter is that of the standard problem.
     standard = partial_eigh(spectra.pencil(VALUES).A, k=K, method="chebyshev")
@@ -147,10 +148,11 @@ def test_no_history_unless_asked(method):
 def test_history_and_progress_change_nothing(method, capfd):
     """The same numbers; a line of words on the error stream, ended, and only if asked for."""
     problem = spectra.pencil(VALUES)
-    plain = partial_eigh(problem.A, k=K, method=method)
+    # A tolerance between the residuals of two steps: another program rounds otherwise.
+    plain = partial_eigh(problem.A, k=K, method=method, tol=1e-9)
     jax.effects_barrier()
     assert capfd.readouterr() == ("", "")
-    shown = partial_eigh(problem.A, k=K, method=method, history=True, progress=True)
+    shown = partial_eigh(problem.A, k=K, method=method, tol=1e-9, history=True, progress=True)
     jax.effects_barrier()
     out, err = capfd.readouterr()
     assert out == ""
@@ -158,9 +160,7 @@ def test_history_and_progress_change_nothing(method, capfd):
     assert f"step {int(shown.info.steps)}, " in err
     assert f"{K}/{K} converged" in err
     np.testing.assert_allclose(shown.eigenvalues, plain.eigenvalues, rtol=0, atol=1e-10)
-    # Another program rounds otherwise, which may decide between two steps of LOBPCG to end at.
-    step = 6 if method == "lobpcg" else 0
-    assert abs(int(shown.info.products) - int(plain.info.products)) <= step
+    assert int(shown.info.products) == int(plain.info.products)
 
 
 # -- dtypes ----------------------------------------------------------------------------------------

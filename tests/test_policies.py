@@ -222,7 +222,7 @@ def test_phase_of_a_complex_vector():
 def test_unconverged_eigenpairs():
     """Stopped early: apart enough to tell the clusters, not yet at the tolerance."""
     pencil = gf.make((1, 2, 3), seed=2, n=gf.LARGE)
-    options = {"method": "lobpcg", "max_steps": 28}
+    options = {"method": "davidson", "max_steps": 220}
     info = partial_eigh(pencil.a[0], pencil.m[0], gf.K, **options).info
     assert int(info.converged) < gf.K
     assert len(np.unique(info.clusters)) == 3
@@ -235,8 +235,7 @@ def test_unconverged_eigenpairs():
     assert np.isnan(slope("nan")).all()
     with pytest.warns(UserWarning, match="did not reach their tolerance"):
         value = finished(slope("warn"))
-    # Another program: its rounding is amplified by pairs that have not converged.
-    np.testing.assert_allclose(value, slope("ignore"), rtol=1e-6)
+    np.testing.assert_array_equal(value, slope("ignore"))
     wanted = gf.gradient_fd(lambda t: gf.reference(pencil, t), np.zeros(2))
     np.testing.assert_allclose(value, wanted, rtol=1e-3)
 
