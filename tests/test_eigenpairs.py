@@ -247,16 +247,21 @@ def test_a_low_rank_matrix(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("scale", [1e-30, 1e-8, 1e8, 1e30])
-def test_scale_changes_nothing(scale, method):
-    """(c A, M) has c times the eigenvalues, and the iteration takes the same course."""
+@pytest.mark.parametrize("exponent", [-100, -28, 28, 100])
+def test_scale_changes_nothing(exponent, method):
+    """(c A, M) has c times the eigenvalues, and the iteration takes the same course.
+
+    To the last bit where c is a power of 4, which no product, quotient or square root rounds.
+    """
+    scale = 2.0**exponent
     pencil = spectra.pencil(spectra.clustered(N, K, "inside"), condition=1e2, seed=10)
     plain = solve(pencil, method=method)
     scaled = partial_eigh(scale * pencil.A, pencil.M, K, method=method)
-    np.testing.assert_allclose(scaled.eigenvalues / scale, plain.eigenvalues, rtol=1e-11)
+    np.testing.assert_array_equal(scaled.eigenvalues / scale, plain.eigenvalues)
+    np.testing.assert_array_equal(scaled.eigenvectors, plain.eigenvectors)
     assert int(scaled.info.status) == Status.CONVERGED
     assert list(scaled.info.clusters) == list(plain.info.clusters)
-    assert abs(int(scaled.info.steps) - int(plain.info.steps)) <= 2 + int(plain.info.steps) // 10
+    assert int(scaled.info.steps) == int(plain.info.steps)
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -443,7 +448,7 @@ def test_jit_equals_eager(method):
 def test_vmap_equals_a_loop(method):
     """Problems of different difficulty in one batch; each is what it is alone."""
     pencils = [
-        spectra.pencil(spectra.clustered(N, K, where), condition=1e2, seed=20 + i)
+        spectra.pencil(spectra.clustered(N, K, where), condition=10.0**i, seed=20 + i)
         for i, where in enumerate(["none", "inside", "all", "half"])
     ]
     stacked = [np.stack([getattr(p, name) for p in pencils]) for name in ("A", "M")]
@@ -454,11 +459,11 @@ def test_vmap_equals_a_loop(method):
         check(one, pencil, K)
         np.testing.assert_allclose(one.eigenvalues, alone.eigenvalues, rtol=1e-11)
         assert list(one.info.clusters) == list(alone.info.clusters)
-        # A problem that is done stands still while the others go on.
-        assert abs(int(one.info.steps) - int(alone.info.steps)) <= 0.1 * int(alone.info.steps)
-        assert abs(int(one.info.products) - int(alone.info.products)) <= 0.2 * int(
-            alone.info.products
-        )
+        # A problem that is done stands still while the others go on: LOBPCG takes 11, 27, 46 and
+        # 81 steps, a tenth more or fewer from other starts, and by other rounding too.
+        steps, spent = int(alone.info.steps), int(alone.info.products)
+        assert abs(int(one.info.steps) - steps) <= 0.25 * steps
+        assert abs(int(one.info.products) - spent) <= 0.25 * spent
 
 
 @pytest.mark.slow
