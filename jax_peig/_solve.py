@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax_peig import _blocks, _tolerances
 from jax_peig._eigensolvers import chebyshev, davidson, dense, lobpcg
 from jax_peig._eigensolvers.polynomial import Polynomial
-from jax_peig._eigensolvers.ritz import Goal, Ritz, Spectrum
+from jax_peig._eigensolvers.ritz import Goal, Ritz, Spectrum, multiply
 from jax_peig._mass import RoughInverse, diagonal_inverse, given_inverse, rough_inverse
 from jax_peig._operators import diagonal_of
 from jax_peig._probe import LANCZOS_STEPS, PRODUCTS, SAFE_STEPS, Probe, probe, spectral_interval
@@ -55,6 +55,7 @@ def solve(request: Request, given: Given) -> tuple[Ritz, Probe, Probe, Array]:
         guess = jnp.where(jnp.all(jnp.isfinite(guess), axis=0)[None, :], guess, 0)
         if request.method == "lobpcg" or given.sigma is not None or guess.shape[1] < k:
             ritz = task.run(request.method, task.disturbed(guess))
+            ritz = _spent(ritz, 0, 0 if given.m is None else guess.shape[1])
         else:
             ritz = task.from_guess(guess)
     if ritz.spectrum is None and given.m is None and given.sigma is None:
@@ -149,7 +150,9 @@ class _Task(NamedTuple):
         rest = self.goal._replace(max_steps=left)
 
         def again():
-            cold = self.run("chebyshev", self.disturbed(ritz.vectors[:, : self.goal.k]), rest)
+            # The filter overflows, float32 above all, where the spectrum was taken for too short.
+            better = jnp.where(ritz.finite, ritz.vectors[:, : self.goal.k], guess)
+            cold = self.run("chebyshev", self.disturbed(better), rest)
             return cold._replace(
                 values=cold.values[:width],
                 vectors=cold.vectors[:, :width],
@@ -162,12 +165,15 @@ class _Task(NamedTuple):
         return jax.lax.cond(good | ~self.worthwhile, lambda: ritz, again)
 
     def disturbed(self, guess: Block) -> Block:
-        """A block that begins with a guess, with a little of everything in every column."""
-        given, noise = _blocks.unit_columns(guess), _blocks.unit_columns(self.random)
-        count = min(guess.shape[1], self.goal.k)
-        return jnp.concatenate(
-            [given[:, :count] + NOISE * noise[:, :count], noise[:, count:]], axis=1
-        )
+        """A block that begins with the span of a guess, of k columns at most.
+
+        It has a little of everything in every column, and random columns in place of dependent
+        ones: guard vectors tell that nothing is missing only of a block of full rank.
+        """
+        unit, noise = _blocks.unit_columns(guess), _blocks.unit_columns(self.random)
+        small, _ = _blocks.orthonormalizer(_blocks.gram(unit, multiply(self.given.m, unit)))
+        given, count = _blocks.unit_columns(unit @ small), guess.shape[1]
+        return jnp.concatenate([given + NOISE * noise[:, :count], noise[:, count:]], axis=1)
 
 
 def _spent(ritz: Ritz, products: Array | int, products_M: Array | int) -> Ritz:

@@ -173,6 +173,18 @@ def test_no_start_hides_a_pair(method, start, spectrum):
         assert run(problem, method, v0=STARTS[start], seed=seed)
 
 
+@pytest.mark.parametrize("start", STARTS)
+@every_method
+def test_no_start_hides_a_pair_in_single_precision(method, start):
+    """Columns nearly dependent are dependent to its rounding, and the filter overflows sooner."""
+    for spectrum in ("simple", "fourfold", "twentyfold"):
+        problem = grid(np.float32(STARTS_FROM[spectrum]))
+        for seed in range(10):
+            result = solve(problem, method, v0=np.float32(STARTS[start]), seed=seed)
+            assert int(result.info.status) == Status.CONVERGED
+            np.testing.assert_allclose(result.eigenvalues, problem.values[:K], atol=1e-3)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("max_steps", [1, 2, 3, 10])
 @pytest.mark.parametrize("start", STARTS)
