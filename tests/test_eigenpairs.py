@@ -387,14 +387,18 @@ def test_a_guess_that_fills_the_block_with_unwanted_eigenvectors(columns, where)
     check(result, pencil, K, groups=cluster_groups(where))
 
 
-def test_a_good_guess_saves_steps():
+def test_a_good_guess_saves_products():
+    """0.3 to 0.7 of them, from six starts."""
     pencil = spectra.stiff(N, K)
     noise = np.random.default_rng(2).standard_normal((N, K))
-    cold = solve(pencil, method="lobpcg", v0=noise)
-    warm = solve(pencil, method="lobpcg", v0=pencil.vectors[:, :K] + 1e-6 * noise)
-    check(cold, pencil, K)
-    check(warm, pencil, K)
-    assert int(warm.info.steps) < 0.7 * int(cold.info.steps)
+
+    def spent(v0):
+        results = [solve(pencil, method="lobpcg", v0=v0, key=jax.random.key(i)) for i in range(6)]
+        for result in results:
+            check(result, pencil, K)
+        return sum(int(result.info.products) for result in results)
+
+    assert spent(pencil.vectors[:, :K] + 1e-6 * noise) < 0.6 * spent(noise)
 
 
 @pytest.mark.parametrize("columns", [1, 20])

@@ -168,7 +168,7 @@ class _Problem(NamedTuple):
         block = jnp.concatenate([start, jnp.zeros_like(start)], axis=1)
         layers = (jnp.zeros_like(block),) * (1 if self.mass is None else 2)
         real = jnp.finfo(start.dtype).dtype
-        count = jnp.array(0)
+        count, t = jnp.array(0), self.preconditioner
         return _State(
             basis=(block, *layers),
             small=jnp.zeros((2 * width, 2 * width), start.dtype),
@@ -176,7 +176,7 @@ class _Problem(NamedTuple):
             theta=jnp.zeros(width, real),
             r=jnp.zeros_like(start),
             lengths=jnp.zeros(width, real),
-            end=getattr(self.preconditioner, "end", jnp.zeros((), real)),
+            end=t.end if isinstance(t, Polynomial) else jnp.zeros((), real),
             best=jnp.array(jnp.inf, real),
             since=count,
             step=count,
