@@ -119,20 +119,7 @@ class _Task(NamedTuple):
         ritz = self.run("davidson", jnp.concatenate([guess, fresh], axis=1))
         if improved is None:
             return ritz
-        history = ritz.history
-        if self.request.monitor.rows and history is not None and improved.history is not None:
-            # One after the other; the last rows are lost where there is no room.
-            at = jnp.arange(history.shape[0])
-            later = history[jnp.clip(at - improved.steps, 0)]
-            history = jnp.where((at < improved.steps)[:, None], improved.history, later)
-        return ritz._replace(
-            steps=ritz.steps + improved.steps,
-            products=ritz.products + improved.products,
-            products_M=ritz.products_M + improved.products_M,
-            definite=ritz.definite & improved.definite,
-            history=history,
-            spectrum=improved.spectrum,
-        )
+        return self.after(improved, ritz)._replace(spectrum=improved.spectrum)
 
     def improved(self, guess: Block) -> Ritz:
         """The filtered guess where witnesses say that it is complete; else a cold start near it."""
@@ -153,16 +140,30 @@ class _Task(NamedTuple):
             # The filter overflows, float32 above all, where the spectrum was taken for too short.
             better = jnp.where(ritz.finite, ritz.vectors[:, : self.goal.k], guess)
             cold = self.run("chebyshev", self.disturbed(better), rest)
-            return cold._replace(
+            return self.after(ritz, cold)._replace(
                 values=cold.values[:width],
                 vectors=cold.vectors[:, :width],
                 AX=cold.AX[:, :width],
                 MX=cold.MX[:, :width],
-                steps=cold.steps + ritz.steps,
-                products=cold.products + ritz.products,
             )
 
         return jax.lax.cond(good | ~self.worthwhile, lambda: ritz, again)
+
+    def after(self, before: Ritz, ritz: Ritz) -> Ritz:
+        """``ritz``, with the account of what it took ``before``."""
+        history = ritz.history
+        if self.request.monitor.rows and history is not None and before.history is not None:
+            # One after the other; the last rows are lost where there is no room.
+            at = jnp.arange(history.shape[0])
+            later = history[jnp.clip(at - before.steps, 0)]
+            history = jnp.where((at < before.steps)[:, None], before.history, later)
+        return ritz._replace(
+            steps=ritz.steps + before.steps,
+            products=ritz.products + before.products,
+            products_M=ritz.products_M + before.products_M,
+            definite=ritz.definite & before.definite,
+            history=history,
+        )
 
     def disturbed(self, guess: Block) -> Block:
         """A block that begins with the span of a guess, of k columns at most.
@@ -189,7 +190,7 @@ def _filter_bounds(request: Request, given: Given, probe_a: Probe, norms, keys):
         return None, (low, high) if sign > 0 else (-high, -low), 0, 0
     inverse = _inverse(request, given, norms[1], keys[0])
     interval = _interval(given, sign, inverse, norms[0], keys[1], request.dtype, LANCZOS_STEPS)
-    spent_m = inverse.products + LANCZOS_STEPS * (inverse.degree - 1)
+    spent_m = inverse.products + (LANCZOS_STEPS + 1) * (inverse.degree - 1)
     return inverse, interval, LANCZOS_STEPS, spent_m
 
 

@@ -255,6 +255,21 @@ def test_products_are_counted(method):
     np.testing.assert_allclose(result.eigenvalues, pencil.values[:K], rtol=1e-10)
 
 
+@pytest.mark.parametrize("guessed", [False, True])
+@pytest.mark.parametrize("mass", [False, True])
+@pytest.mark.parametrize("method", ["chebyshev", "lobpcg", "davidson"])
+def test_products_of_iterations_are_counted(method, mass, guessed):
+    """From a guess that is none, too: what it took to find that out, and what came after."""
+    pencil = spectra.pencil(spectra.clustered(N, K, "inside"), condition=10.0, seed=8)
+    a, m = Counter(pencil.A), Counter(pencil.M)
+    v0 = np.random.default_rng(0).standard_normal((N, K)) if guessed else None
+    result = partial_eigh(a, m if mass else None, K, n=N, method=method, v0=v0)
+    jax.block_until_ready(result)
+    assert int(result.info.status) == Status.CONVERGED
+    assert int(result.info.products) == a.count
+    assert int(result.info.products_M) == m.count
+
+
 def test_products_of_a_block_are_counted_by_columns():
     """Without M; BlockProduct is called with all columns at once."""
     matrix = spectra.pencil(spectra.clustered(N, K, "inside"), seed=9).A

@@ -140,6 +140,19 @@ def test_history(method):
 
 
 @by_method
+def test_history_from_a_guess_that_is_none(method):
+    """The steps that it took to find that out come first."""
+    problem = spectra.pencil(VALUES)
+    v0 = np.random.default_rng(0).standard_normal((VALUES.size, K))
+    info = partial_eigh(problem.A, k=K, method=method, v0=v0, history=True, max_steps=500).info
+    history, steps = np.asarray(info.history), int(info.steps)
+    assert int(info.status) == Status.CONVERGED
+    assert not np.any(np.isnan(history[1 : steps + 1]))
+    assert np.all(history[steps] <= np.finfo(float).eps ** (2 / 3))
+    assert np.all(np.isnan(history[steps + 1 :]))
+
+
+@by_method
 def test_no_history_unless_asked(method):
     assert partial_eigh(np.diag(VALUES), k=K, method=method).info.history is None
 
