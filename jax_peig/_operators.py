@@ -256,22 +256,48 @@ def _from_array(x, n, dtype, name):
     return Operator(_MatrixProduct(as_given=True), (jnp.asarray(x).astype(dtype),), n)
 
 
-def hermitian_part(operator: Operator) -> tuple[Operator, Array | None]:
-    """An array's Hermitian part, as ``jnp.linalg.eigh`` takes it, and ||A - A^H||_F / ||A||_F.
+def hermitian_part(operator: Operator) -> Operator:
+    """An array's Hermitian part, as ``jnp.linalg.eigh`` takes it.
 
     The gradient with respect to the array is Hermitian then. Other operators are what they are.
     """
     if not (isinstance(operator.product, _MatrixProduct) and operator.product.as_given):
-        return operator, None
+        return operator
     (matrix,) = operator.leaves
     adjoint = matrix.conj() if matrix.ndim == 1 else matrix.conj().T
-    part = (matrix + adjoint) / 2
-    largest = jnp.max(jnp.abs(matrix))
-    scale = jnp.where(largest > 0, largest, 1).astype(matrix.dtype)
-    size = jnp.linalg.norm(matrix / scale)
-    error = jnp.linalg.norm((matrix - adjoint) / scale) / jnp.where(size > 0, size, 1)
-    made = Operator(_MatrixProduct(as_given=False), (part,), operator.n)
-    return made, jax.lax.stop_gradient(error)
+    return Operator(_MatrixProduct(as_given=False), ((matrix + adjoint) / 2,), operator.n)
+
+
+def asymmetry(given: Operator | None, part: Operator | None, norm: Array) -> Array | None:
+    """||A - A^H||_F / ||A||_F of an array, by its Hermitian ``part``; None for other operators.
+
+    ``norm`` is that of the part, roughly: the array is scaled by it where its squares could leave
+    the range of numbers, and only there, since a pass over it costs as much as some products.
+    """
+    if given is None or part is None or given.product == part.product:
+        return None
+    (matrix,), (hermitian,) = jax.lax.stop_gradient((given.leaves, part.leaves))
+
+    def relative(matrix, hermitian):
+        size = jnp.linalg.norm(matrix)
+        return 2 * jnp.linalg.norm(matrix - hermitian) / jnp.where(size > 0, size, 1)
+
+    def scaled(matrix, hermitian):
+        scale = (1 / jnp.where(norm > 0, norm, 1)).astype(matrix.dtype)
+        return relative(matrix * scale, hermitian * scale)
+
+    limits = jnp.finfo(norm.dtype)
+    near_one = (norm > limits.tiny**0.25) & (norm < limits.max**0.25)
+    return jax.lax.cond(near_one, relative, scaled, matrix, hermitian)
+
+
+def matrix_of(operator: Operator) -> Array | None:
+    """The matrix (n, n) of a Hermitian operator that was given by it; None for others."""
+    product = operator.product
+    if isinstance(product, _MatrixProduct) and not product.as_given:
+        (matrix,) = operator.leaves
+        return matrix if matrix.ndim == 2 else None
+    return None
 
 
 def diagonal_of(operator: Operator) -> Array | None:

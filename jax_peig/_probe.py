@@ -75,9 +75,9 @@ def positive_interval(
 ) -> tuple[Array, Array]:
     """The smallest Ritz value of D A > 0, and a bound of its largest eigenvalue, a safe one.
 
-    `SAFE_STEPS` products with A, one more with D. Of 61,600 starts, drawn for 21 spectra of order 60 to 10,000,
-    none had an eigenvalue above the bound, which is some 20 % too large; above that of
-    `spectral_interval` up to 12 % of the starts for a spectrum had one, by up to a fifth.
+    `SAFE_STEPS` products with A, one more with D. Of 61,600 starts, drawn for 21 spectra of order
+    60 to 10,000, none had an eigenvalue above the bound, which is some 20 % too large; above that
+    of `spectral_interval` up to 12 % of the starts for a spectrum had one, by up to a fifth.
     """
     x = _blocks.random_block(key, n, 1, dtype)
     found = _lanczos(operator, inner, x, None, None, SAFE_STEPS)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax_peig import _blocks, _derivatives, _tolerances
 from jax_peig._account import account, diagnose, usable
 from jax_peig._eigensolvers.ritz import Ritz, residuals
-from jax_peig._operators import Operator, hermitian_part
+from jax_peig._operators import Operator, asymmetry, hermitian_part
 from jax_peig._refinement import refine
 from jax_peig._request import Given, Request
 from jax_peig._results import Info, PartialEigh, Status
@@ -35,8 +35,8 @@ class Solved(NamedTuple):
 def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -> Solved:
     """Everything but the derivatives."""
     k = request.k
-    a, given_a = hermitian_part(given.a)
-    m, given_m = (None, None) if given.m is None else hermitian_part(given.m)
+    a = hermitian_part(given.a)
+    m = None if given.m is None else hermitian_part(given.m)
     # The eigensolver sees parameters without tangents, and is never differentiated.
     frozen = jax.lax.stop_gradient(given._replace(a=a, m=m))
     ritz, probe_a, probe_m, helpful = solve(request, frozen)
@@ -57,6 +57,8 @@ def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -
         ritz = _refined(request, rules, frozen, ritz, fixed)
         fixed = fixed._replace(guards=guards_of(ritz, k, fixed.norms))
     # An array's Hermitian part is a well-posed problem whatever the array; a product has no such.
+    given_a = asymmetry(given.a, a, probe_a.norm)
+    given_m = asymmetry(given.m, m, probe_m.norm)
     zero = jnp.zeros_like(probe_a.norm)
     status = diagnose(
         ritz,

@@ -493,6 +493,16 @@ def test_hermiticity_error_of_an_array_is_exact(method, size):
     np.testing.assert_allclose(result.eigenvalues, GOOD.values[:K], rtol=1e-11)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("scale", [4.0**-260, 4.0**260])
+def test_hermiticity_error_at_the_ends_of_the_range(method, scale):
+    """Where squares under- or overflow it is what it is elsewhere."""
+    a = GOOD.A + SKEW
+    usual = partial_eigh(a, k=K, method=method).info.hermiticity_error
+    extreme = partial_eigh(scale * a, k=K, method=method).info.hermiticity_error
+    np.testing.assert_allclose(extreme, usual, rtol=1e-14)
+
+
 def test_hermiticity_error_of_a_product():
     """Exact where the matrix is made; from one random sample otherwise, within a small factor."""
     ratios = []

@@ -9,7 +9,7 @@ from jax.scipy.linalg import solve_triangular
 
 from jax_peig import _blocks, _tolerances
 from jax_peig._eigensolvers.ritz import Complement, Goal, Ritz, Spectrum
-from jax_peig._operators import Operator
+from jax_peig._operators import Operator, matrix_of
 from jax_peig._probe import Probe, identity
 from jax_peig._types import Array, Block
 
@@ -106,10 +106,14 @@ def _order(values: Array, goal: Goal, sigma: Array | None) -> Array:
 
 def _materialize(operator: Operator, eye: Array) -> tuple[Array, Probe]:
     """The Hermitian part of the operator's matrix, and its exact properties."""
-    matrix = operator(eye)
-    part = _blocks.herm(matrix)
-    size = jnp.linalg.norm(matrix)
-    error = jnp.linalg.norm(matrix - part) * 2 / jnp.where(size > 0, size, 1)
+    explicit = matrix_of(operator)
+    if explicit is None:
+        matrix = operator(eye)
+        part = _blocks.herm(matrix)
+        size = jnp.linalg.norm(matrix)
+        error = jnp.linalg.norm(matrix - part) * 2 / jnp.where(size > 0, size, 1)
+    else:  # its Hermitian part, see `hermitian_part`
+        part, error = explicit, jnp.zeros((), jnp.finfo(eye.dtype).dtype)
     norm = jnp.max(jnp.sum(jnp.abs(part), axis=1))
-    finite = jnp.all(jnp.isfinite(matrix))
+    finite = jnp.all(jnp.isfinite(part))
     return part, Probe(error, norm, jnp.zeros_like(norm), (-norm, norm), finite)
