@@ -185,6 +185,44 @@ def test_no_start_hides_a_pair_in_single_precision(method, start):
             np.testing.assert_allclose(result.eigenvalues, problem.values[:K], atol=1e-3)
 
 
+@pytest.mark.parametrize("columns", [12, 9])
+@pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-5])
+@every_method
+def test_no_start_hides_a_pair_from_a_loose_tolerance(method, tol, columns):
+    """Twelve copies, and as good a guess as the tolerance asks for: of the next eigenvectors."""
+    n, k, copies = 400, 12, 12
+    keys = jax.random.split(jax.random.key(0), 4)
+    v0 = np.eye(n)[:, copies : copies + columns]
+
+    def one(key, values):
+        return program(method, k, tol=tol)(values, v0=v0, key=key)
+
+    for gap in (2.0, 19.0):
+        if gap < 2 * tol * n:
+            continue  # a residual that is small enough could belong to either
+        values = np.r_[np.ones(copies), 1 + gap + np.arange(n - copies)]
+        found = jax.vmap(one, (0, None))(keys, values)
+        assert np.all(found.info.status == Status.CONVERGED)
+        assert np.all(found.eigenvalues < 1 + gap / 2)
+
+
+@pytest.mark.parametrize("inverse", [False, True], ids=["folded", "OPinv"])
+@pytest.mark.parametrize("tol", [1e-3, 1e-5])
+def test_no_start_hides_an_interior_pair_from_a_loose_tolerance(tol, inverse):
+    """The twelve nearest are copies; the guess is of the next ones, whose residuals are zero."""
+    n, k, sigma = 400, 12, 50.3
+    values = np.r_[np.full(k, 50.25), 2.75 + 5 * np.arange(n - k)]
+    nearest = np.argsort(np.abs(values - sigma))
+    options = {"which": "nearest", "sigma": sigma, "method": "chebyshev", "tol": tol}
+    options |= {"OPinv": 1 / (values - sigma)} if inverse else {}
+    v0 = np.eye(n)[:, nearest[k : 2 * k]]
+    found = jax.jit(jax.vmap(lambda key: partial_eigh(values, k=k, v0=v0, key=key, **options)))(
+        jax.random.split(jax.random.key(0), 4)
+    )
+    assert np.all(found.info.status == Status.CONVERGED)
+    np.testing.assert_allclose(found.eigenvalues, 50.25, atol=1.2)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("max_steps", [1, 2, 3, 10])
 @pytest.mark.parametrize("start", STARTS)

@@ -7,7 +7,7 @@ unwanted part of the spectrum and fast growing below it, and finds the best vect
 
 The filter (``filtering.py``) is a loop of products and additions alone, without inner products,
 which the compiler fuses with the product: hence its speed where a product is cheap. On P1 to P5 it
-spends 2.5 to 5.9 times the products of "davidson". The block is wider than k by guard vectors: they
+spends 2.5 to 6.1 times the products of "davidson". The block is wider than k by guard vectors: they
 decide the growth of p at the k-th pair, show the (k+1)-th eigenvalue and find further copies of
 repeated ones.
 

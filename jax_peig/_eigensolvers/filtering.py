@@ -167,8 +167,21 @@ class Filter(NamedTuple):
             lower = jnp.where(lower > low + extent / 2, low + FIRST * extent, lower)
             raw = place > jnp.maximum(lower, low + extent / 2)
             place = jnp.where(raw, low, place)
-        half = half_width(lower, upper, place[0])
+        # A solve of degree one can bear more growth than products of degree two and more.
+        narrow = NARROW if self.op_inv is None else 1 / self.bearable(pairs)
+        half = half_width(lower, upper, place[0], narrow)
         return Interval(lower + half, half, place, raw)
+
+    def bearable(self, pairs: Pairs) -> Array:
+        """The growth of p over the block that rounding allows.
+
+        By how far wanted vectors are mixed with others: residuals beside the spectrum's width.
+        """
+        norm_a, norm_m = self.norms
+        width = norm_m * (self.spectrum[1] - self.spectrum[0])
+        mixed = jnp.max(pairs.relative[: self.goal.k]) * norm_a * _blocks.reciprocal(width)
+        eps = _tolerances.eps(mixed.dtype)
+        return eps**-GROWTH / jnp.clip(mixed, eps ** (GROWTH_LIMIT - GROWTH), 1)
 
     def degrees(self, pairs: Pairs, interval: Interval) -> Array:
         """The degree for every panel; 0 where all its pairs have converged.
@@ -184,13 +197,7 @@ class Filter(NamedTuple):
         need = jnp.where(wanted & (relative > SAFETY * tol), jnp.log(gain) / growth, 0)
         # The guard vectors follow the worst of the wanted, or come on by themselves.
         need = jnp.where(wanted, need, jnp.maximum(jnp.max(need), 3 / growth[k - 1]))
-        # How far wanted vectors are mixed with others: residuals beside the spectrum's width.
-        norm_a, norm_m = self.norms
-        width = norm_m * (self.spectrum[1] - self.spectrum[0])
-        mixed = jnp.max(relative[:k]) * norm_a * _blocks.reciprocal(width)
-        eps = _tolerances.eps(ratio.dtype)
-        limit = eps**-GROWTH / jnp.clip(mixed, eps ** (GROWTH_LIMIT - GROWTH), 1)
-        need = jnp.minimum(need, jnp.log(2 * limit) / jnp.max(growth))
+        need = jnp.minimum(need, jnp.log(2 * self.bearable(pairs)) / jnp.max(growth))
         need = jnp.max(need.reshape(panel_count(growth.shape[0], self.effort.panel), -1), axis=1)
         least, most = (2, self.effort.degree) if self.op_inv is None else (1, INVERSE_DEGREE)
         return jnp.where(need > 0, jnp.clip(jnp.ceil(need), least, most), 0).astype(int)
@@ -279,13 +286,13 @@ class Filter(NamedTuple):
         return r * f(inside) + self.shifted(r) - x * f(interval.place - inside**2)
 
 
-def half_width(lower: Array, upper: Array, lowest: Array) -> Array:
+def half_width(lower: Array, upper: Array, lowest: Array, narrow: Array | float = NARROW) -> Array:
     """Half the width of an interval that begins at ``lower`` and reaches ``upper`` or further.
 
     Where the unwanted part of the spectrum is narrow beside the whole, a polynomial of degree two
     would grow over it by more than rounding bears.
     """
-    half = jnp.maximum((upper - lower) / 2, NARROW * (upper - lowest))
+    half = jnp.maximum((upper - lower) / 2, narrow * (upper - lowest))
     least = _tolerances.eps(half.dtype) * jnp.maximum(jnp.abs(upper), jnp.abs(lowest))
     half = jnp.maximum(half, least)
     return jnp.where(half > 0, half, 1)

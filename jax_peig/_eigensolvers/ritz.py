@@ -25,6 +25,7 @@ class Goal(NamedTuple):
     tol: float  # relative residual, see `relative_residuals`
     max_steps: int
     monitor: Monitor = Monitor()
+    given: int = 0  # columns of the block that began as a guess, beside a whole random block
 
     @property
     def sign(self) -> int:
@@ -118,17 +119,19 @@ def enough(theta: Array, lengths: Lengths, relative: Array, goal: Goal) -> Array
 
     For blocks that began at random. The values ``theta`` are those of sign A, ascending, or
     distances. The (k+1)-th has to show another eigenvalue, or to be converged itself, whatever
-    ``goal.tol``: until then a further copy of the k-th may be on its way.
+    ``goal.tol``: until then a further copy of the k-th may be on its way. Where so many vectors
+    began as a guess, so many more have to: then one that began at random is among them.
     """
     k = goal.k
     converged = jnp.max(relative[:k]) <= SAFETY * goal.tol
     if theta.shape[0] == k:
         return converged
+    guards = slice(k, k + goal.given + 1)
     # An eigenvalue lies within ||r|| ||x|| of theta, up to the spread of M's spectrum.
-    bound = lengths.r[k] * lengths.x[k]
-    apart = bound <= 0.1 * (theta[k] - theta[k - 1])
+    bound = lengths.r[guards] * lengths.x[guards]
+    apart = bound <= 0.1 * (theta[guards] - theta[k - 1])
     strict = min(goal.tol, _tolerances.eps(theta.dtype) ** 0.5)
-    return converged & (apart | (relative[k] <= SAFETY * strict))
+    return converged & jnp.all(apart | (relative[guards] <= SAFETY * strict))
 
 
 def multiply(operator: Operator | None, block: Block) -> Block:
