@@ -254,9 +254,9 @@ def _pairs(
         key=key, history=history, progress=progress,
     )  # fmt: skip
     if max_steps is None:
-        # With M the filter leaves the rest of a guess to Davidson's method.
-        single = method == "chebyshev" and v0 is not None and M is not None
-        max_steps = MAX_STEPS["davidson" if single else method]
+        # With M the filter leaves a guess to LOBPCG.
+        handed_over = method == "chebyshev" and v0 is not None and M is not None
+        max_steps = MAX_STEPS["lobpcg" if handed_over else method]
     width = block_width(method, n, k)
 
     def operator(x: OperatorLike, name: str) -> Operator | None:
