@@ -49,3 +49,32 @@ def test_ill_conditioned_mass_by_many_starts():
     status, w = jax.jit(jax.vmap(solve))(jax.random.split(jax.random.key(2), KEYS))
     assert set(status.tolist()) == {int(Status.CONVERGED)}
     np.testing.assert_allclose(w, np.tile(pencil.values[:4], (KEYS, 1)), rtol=1e-7)
+
+
+@pytest.mark.parametrize("solve", [False, True], ids=["rough inverse", "M_solve"])
+def test_a_guess_with_a_mass(solve):
+    """The filter leaves it to LOBPCG: half of the products, the same pairs, the same gradient."""
+    pencil = spectra.stiff(N, 4, condition=3.0)
+    noise = np.random.default_rng(4).standard_normal((N, 4))
+    v0 = pencil.vectors[:, :4] + 1e-6 * noise
+    options = {"method": "chebyshev", "tol": 1e-10}
+    options |= {"M_solve": np.linalg.inv(pencil.mass)} if solve else {}
+
+    def density(a, key, v0, **options):
+        result = partial_eigh(a, pencil.M, 4, key=key, v0=v0, **options)
+        weights = jnp.sin(jnp.arange(1.0, N + 1))
+        value = jnp.sum(weights * jnp.sum(result.eigenvectors**2, axis=1) ** 2)
+        return value, (result.eigenvalues, result.info)
+
+    gradient = jax.grad(density, has_aux=True)
+    want, (w, _) = gradient(pencil.A, None, None, method="dense")
+    products = {"cold": 0, "warm": 0}
+    solves = jax.jit(lambda key, v0: gradient(pencil.A, key, v0, **options))
+    for seed in range(4):
+        for way, guess in (("cold", None), ("warm", v0)):
+            got, (values, info) = solves(jax.random.key(seed), guess)
+            assert int(info.status) == Status.CONVERGED
+            np.testing.assert_allclose(values, w, rtol=1e-9)
+            np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.max(np.abs(want)))
+            products[way] += int(info.products)
+    assert products["warm"] < 0.5 * products["cold"]
