@@ -11,6 +11,9 @@ import jax.numpy as jnp
 from jax_peig import _tolerances
 from jax_peig._types import Array, Block
 
+# See `eigh`.
+WAITING = jax.__version_info__ < (0, 11, 2)
+
 
 def gram(left: Block, right: Block) -> Array:
     """left^H right, (b, c)."""
@@ -51,6 +54,34 @@ def present(block: Block) -> Array:
     return jnp.any(block != 0, axis=0)
 
 
+def eigh(matrix: Array) -> tuple[Array, Array]:
+    """Eigenpairs of a small Hermitian matrix, ascending.
+
+    Before 0.11.2 JAX splits a batch for LAPACK over the threads of the CPU that also call it, and
+    waits: as many calls at a time as there are threads wait for each other for ever. There, under
+    vmap, a batch is taken one by one, which waits for nobody.
+    """
+    return _one_by_one(matrix) if WAITING else _eigh(matrix)
+
+
+def _eigh(matrix: Array) -> tuple[Array, Array]:
+    values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
+    return values, vectors
+
+
+@jax.custom_batching.custom_vmap
+def _one_by_one(matrix: Array) -> tuple[Array, Array]:
+    return _eigh(matrix)
+
+
+@_one_by_one.def_vmap
+def _of_a_batch(_, __, matrices: Array) -> tuple[tuple[Array, Array], tuple[bool, bool]]:
+    found = jax.lax.platform_dependent(
+        matrices, cpu=lambda batch: jax.lax.map(_one_by_one, batch), default=_eigh
+    )
+    return found, (True, True)
+
+
 def orthonormalizer(g: Array) -> tuple[Array, Array]:
     """A small matrix Q such that V Q is orthonormal, from the Gram matrix ``g = V^H M V``.
 
@@ -63,7 +94,7 @@ def orthonormalizer(g: Array) -> tuple[Array, Array]:
     diagonal = jnp.diagonal(g).real
     scale = jnp.sqrt(reciprocal(diagonal))
     unit = herm(g * (scale[:, None] * scale[None, :]).astype(dtype))
-    d, u = jnp.linalg.eigh(unit, symmetrize_input=False)
+    d, u = eigh(unit)
     d, u = d[::-1], u[:, ::-1]
     keep = d > _tolerances.rank(dtype) * jnp.maximum(d[0], 1)
     inverse = jnp.sqrt(reciprocal(jnp.where(keep, d, 0)))
@@ -87,7 +118,7 @@ def rayleigh_ritz(h: Array, g: Array) -> tuple[Array, Array]:
     largest = jnp.max(jnp.sum(jnp.abs(projected), axis=1))
     ceiling = jnp.where(largest > 0, 2 * largest, 1)
     projected = projected + jnp.diag(jnp.where(alive, 0, ceiling).astype(dtype))
-    theta, c = jnp.linalg.eigh(projected, symmetrize_input=False)
+    theta, c = eigh(projected)
     return theta, root @ c
 
 

@@ -145,7 +145,7 @@ def _lanczos(
     alpha = jnp.where(exhausted, alpha[0], alpha)
     tridiagonal = jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
     finite = jnp.all(jnp.isfinite(tridiagonal))
-    ritz, s = jnp.linalg.eigh(jnp.where(finite, tridiagonal, 0))
+    ritz, s = _blocks.eigh(jnp.where(finite, tridiagonal, 0))
     reach = beta[-1] * jnp.abs(s[-1])
     interval = (jnp.min(ritz - reach), jnp.max(ritz + reach))
     return _Lanczos(ritz, beta[-1], interval, finite)

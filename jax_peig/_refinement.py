@@ -38,7 +38,7 @@ def refine(ritz: Ritz, systems: Systems, solvers: tuple, max_steps: int, order) 
     new = Layers(old.v + dx, old.a + systems.a(dx), old.m + multiply(systems.m, dx))
     small, _ = _blocks.orthonormalizer(_blocks.gram(new.v, new.m))
     h = small.conj().T @ _blocks.gram(new.v, new.a) @ small
-    theta, c = jnp.linalg.eigh(_blocks.herm(h), symmetrize_input=False)
+    theta, c = _blocks.eigh(_blocks.herm(h))
     ranks = order(theta)
     theta, c = theta[ranks], (small @ c)[:, ranks]
     new = Layers(*(block @ c for block in new))

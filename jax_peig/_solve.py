@@ -138,7 +138,9 @@ class _Task(NamedTuple):
         rest = self.goal._replace(max_steps=left)
 
         def again():
-            cold = self.run("chebyshev", self.random, rest)
+            # Under vmap both branches run: this one for no member of a batch that is good.
+            task = self._replace(worthwhile=self.worthwhile & ~good)
+            cold = task.run("chebyshev", self.random, rest)
             return self.after(ritz, cold)._replace(
                 values=cold.values[:width],
                 vectors=cold.vectors[:, :width],

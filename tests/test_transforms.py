@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 
-from jax_peig import BlockProduct, Derivative, partial_eigh
+from jax_peig import BlockProduct, Derivative, Status, _blocks, partial_eigh
 
 T0 = np.zeros(2)
 PENCIL = gf.make((1, 2, 3), seed=31)
@@ -251,3 +252,40 @@ class TestCounts:
 def test_derivative_options_are_values():
     assert Derivative(tol=1e-8) == Derivative(tol=1e-8)
     assert hash(Derivative(solver="cg")) == hash(Derivative(solver="cg"))
+
+
+ROWS = 40
+SPRINGS = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (2, 3, ROWS)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["chebyshev", "lobpcg", "davidson"])
+def test_a_batch_of_batches(method):
+    """And no batch of calls of LAPACK in it, where JAX would have them wait for each other."""
+
+    def one(springs):
+        masses = None if method == "chebyshev" else springs[1:]
+
+        def stiffness(u):
+            return (springs[1:] + 2) * u - jnp.roll(u, 1) - jnp.roll(u, -1)
+
+        result = partial_eigh(stiffness, masses, 3, n=ROWS - 1, dtype=float, method=method)
+        return result.eigenvalues, result.info.status
+
+    def matrix(springs):
+        stiffness = np.diag(springs[1:] + 2.0)
+        for i in range(ROWS - 1):
+            stiffness[i, i - 1] -= 1
+            stiffness[i - 1, i] -= 1
+        return stiffness, np.eye(ROWS - 1) if method == "chebyshev" else np.diag(springs[1:])
+
+    compiled = jax.jit(jax.vmap(jax.vmap(one))).lower(SPRINGS).compile()
+    values, status = compiled(SPRINGS)
+    assert np.all(status == Status.CONVERGED)
+    for index in np.ndindex(2, 3):
+        expected = scipy.linalg.eigvalsh(*matrix(np.asarray(SPRINGS[index])))[:3]
+        np.testing.assert_allclose(values[index], expected, rtol=1e-9)
+    if _blocks.WAITING:
+        calls = [line for line in compiled.as_text().splitlines() if "syevd" in line]
+        assert calls
+        assert not any("f64[2,3," in line or "f64[6," in line for line in calls)

@@ -160,11 +160,13 @@ def improve(
     if goal.k == guess.shape[0]:
         return ritz, jnp.asarray(ritz.complete)  # there is nothing else
 
+    asked = ritz.complete & worthwhile
+
     def hear():
-        return testify(sifter, ritz, interval[1], key_of_witnesses)
+        return testify(sifter, ritz, interval[1], key_of_witnesses, asked)
 
     nobody = jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype), jax.eval_shape(hear))
-    said = jax.lax.cond(ritz.complete & worthwhile, hear, lambda: nobody)
+    said = jax.lax.cond(asked, hear, lambda: nobody)
     both = ritz._replace(
         values=jnp.concatenate([ritz.values, goal.sign * said.theta]),
         vectors=jnp.concatenate([ritz.vectors, said.y], axis=1),
@@ -278,7 +280,7 @@ class _Problem(NamedTuple):
         )
         image = self.a(block)
         h = small.conj().T @ _blocks.gram(block, image) @ small
-        theta, c = jnp.linalg.eigh(_blocks.herm(h), symmetrize_input=False)
+        theta, c = _blocks.eigh(_blocks.herm(h))
         c = small @ c
         mass_products = 0 if self.mass is None else width * (1 + ill.astype(int))
         return state._replace(

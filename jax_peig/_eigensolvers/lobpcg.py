@@ -373,7 +373,7 @@ def _rayleigh_ritz(h: Array, alive: Array, width: int) -> tuple[Array, Array]:
     )
     above = jnp.where(spread > 0, 2 * spread, 1)
     shift = jnp.where(alive, behind, above).astype(h.dtype)
-    theta, c = jnp.linalg.eigh(h + jnp.diag(shift), symmetrize_input=False)
+    theta, c = _blocks.eigh(h + jnp.diag(shift))
     return theta, jnp.where(alive[:, None], c, 0)
 
 

@@ -58,8 +58,11 @@ class _State(NamedTuple):
     step: Array
 
 
-def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array) -> Testimony:
-    """Hear random vectors about the k smallest pairs of sign A, all of them converged; M = I."""
+def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array, asked: Array) -> Testimony:
+    """Hear random vectors about the k smallest pairs of sign A, all of them converged; M = I.
+
+    Nobody has ``asked`` for a member of a batch whose pairs are not.
+    """
     x = pairs.vectors
     n, k = x.shape
     goal, dtype = sifter.goal, x.dtype
@@ -139,6 +142,6 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array) -> Testimony:
     said = Testimony(no, no, theta, y, ay, jnp.array(0))
     first = judge(_State(y, ay, theta, amplitude, upper, upper, said, jnp.array(0)))
     end = jax.lax.while_loop(
-        lambda s: ~(s.said.complete | s.said.missed) & (s.step < ROUNDS), advance, first
+        lambda s: asked & ~(s.said.complete | s.said.missed) & (s.step < ROUNDS), advance, first
     )
     return end.said
