@@ -83,9 +83,11 @@ TRANSFORMATIONS = {
     "jax.vmap",
 }
 PINNED = {
+    "jax.__version_info__",
     "jax.core.ShapedArray",
     "jax.core.Tracer",
     "jax.core.eval_jaxpr",
+    "jax.custom_batching.custom_vmap",
     "jax.custom_derivatives.SymbolicZero",
     "jax.dtypes.canonicalize_dtype",
     "jax.dtypes.prng_key",
@@ -134,6 +136,27 @@ def test_the_names_exist(name):
     if not hasattr(owner, attribute):  # a submodule
         __import__(name)
     assert getattr(owner, attribute) is not None
+
+
+def test_a_rule_for_batches():
+    """That of `_blocks.eigh` on versions that need it: it is called at every level of vmap."""
+    assert jax.__version_info__[:2] >= (0, 10)
+    sizes = []
+
+    @jax.custom_batching.custom_vmap
+    def double(x):
+        return 2 * x, x
+
+    @double.def_vmap
+    def rule(size, batched, xs):
+        sizes.append(size)
+        return jax.lax.map(double, xs), (True, True)
+
+    xs = jnp.arange(6.0).reshape(2, 3)
+    twice, same = jax.jit(jax.vmap(jax.vmap(double)))(xs)
+    np.testing.assert_array_equal(twice, 2 * xs)
+    np.testing.assert_array_equal(same, xs)
+    assert set(sizes) == {2, 3}
 
 
 def test_a_primitive_with_all_its_rules():
