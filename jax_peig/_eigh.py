@@ -253,9 +253,11 @@ def _pairs(
         tol=tol, max_steps=max_steps, degeneracy_tol=degeneracy_tol, derivative=derivative,
         key=key, history=history, progress=progress,
     )  # fmt: skip
+    # With M the filter leaves a guess to LOBPCG.
+    guessed = v0 is not None and M is not None and which != "nearest"
+    handed_over = method == "chebyshev" and guessed and 3 * k <= n
+    reason += ", with M and v0 LOBPCG" if handed_over else ""
     if max_steps is None:
-        # With M the filter leaves a guess to LOBPCG.
-        handed_over = method == "chebyshev" and v0 is not None and M is not None
         max_steps = MAX_STEPS["lobpcg" if handed_over else method]
     width = block_width(method, n, k)
 

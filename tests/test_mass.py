@@ -74,6 +74,7 @@ def test_a_guess_with_a_mass(solve):
         for way, guess in (("cold", None), ("warm", v0)):
             got, (values, info) = solves(jax.random.key(seed), guess)
             assert int(info.status) == Status.CONVERGED
+            assert ("LOBPCG" in info.reason) == (way == "warm")
             np.testing.assert_allclose(values, w, rtol=1e-9)
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.max(np.abs(want)))
             products[way] += int(info.products)
