@@ -5,13 +5,16 @@ that a block whose rows are spread over devices stays there: no tall QR, SVD or 
 Zero columns stand for directions that have been dropped; they are carried along and ignored.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 from jax_peig import _tolerances
 from jax_peig._types import Array, Block
 
-# See `eigh`.
+# See `one_by_one`.
 WAITING = jax.__version_info__ < (0, 11, 2)
 
 
@@ -54,32 +57,47 @@ def present(block: Block) -> Array:
     return jnp.any(block != 0, axis=0)
 
 
-def eigh(matrix: Array) -> tuple[Array, Array]:
-    """Eigenpairs of a small Hermitian matrix, ascending.
+def one_by_one(function: Callable[[Array], tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:
+    """A function of one array that calls LAPACK, for which no call waits for another.
 
     Before 0.11.2 JAX splits a batch for LAPACK over the threads of the CPU that also call it, and
     waits: as many calls at a time as there are threads wait for each other for ever. There, under
     vmap, a batch is taken one by one, which waits for nobody.
     """
-    return _one_by_one(matrix) if WAITING else _eigh(matrix)
+    if not WAITING:
+        return function
+    single = jax.custom_batching.custom_vmap(function)
+
+    @single.def_vmap
+    def rule(size: int, batched: list[bool], batch: Array) -> tuple[Any, Any]:
+        found = jax.lax.platform_dependent(
+            batch, cpu=lambda batch: jax.lax.map(single, batch), default=jax.vmap(function)
+        )
+        return found, jax.tree.map(lambda _: True, found)
+
+    return single
 
 
-def _eigh(matrix: Array) -> tuple[Array, Array]:
+@one_by_one
+def eigh(matrix: Array) -> tuple[Array, ...]:
+    """Eigenpairs of a small Hermitian matrix, ascending."""
     values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
     return values, vectors
 
 
-@jax.custom_batching.custom_vmap
-def _one_by_one(matrix: Array) -> tuple[Array, Array]:
-    return _eigh(matrix)
+@one_by_one
+def svd(matrix: Array) -> tuple[Array, ...]:
+    """U, s and V^H of a small matrix."""
+    u, s, vh = jnp.linalg.svd(matrix)
+    return u, s, vh
 
 
-@_one_by_one.def_vmap
-def _of_a_batch(_, __, matrices: Array) -> tuple[tuple[Array, Array], tuple[bool, bool]]:
-    found = jax.lax.platform_dependent(
-        matrices, cpu=lambda batch: jax.lax.map(_one_by_one, batch), default=_eigh
-    )
-    return found, (True, True)
+@one_by_one
+def inverse_factor(g: Array) -> tuple[Array, ...]:
+    """L^{-1} with L L^H = g; NaN where g is not positive definite."""
+    lower = jnp.linalg.cholesky(g)
+    eye = jnp.eye(g.shape[0], dtype=g.dtype)
+    return (jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True),)
 
 
 def orthonormalizer(g: Array) -> tuple[Array, Array]:

@@ -82,7 +82,7 @@ def partial_eigh(
     v0 : (n,) or (n, b), optional
         A starting guess, for example the eigenvectors of a nearby problem; columns beyond the k-th
         are not used, nor is any with ``OPinv``, which needs few solves without. What a guess is
-        blind to is found: it decides nothing but the number of products. Its derivative is zero.
+        blind to is looked for, at random. Its derivative is zero.
     preconditioner : operator, optional
         As A: an approximate inverse of A - sigma M, positive definite, for methods "lobpcg" and
         "davidson" and for the derivative's linear systems; see `jax_peig.preconditioners`. Its

@@ -100,7 +100,7 @@ def function_of(caller: str, h: Scalar, R: ArrayLike) -> Array:
         As `hermitian_function`.
     """
     R = replicated(_blocks.herm, _checked(caller, h, R))
-    lam, u = jnp.linalg.eigh(jax.lax.stop_gradient(R), symmetrize_input=False)
+    lam, u = _blocks.eigh(jax.lax.stop_gradient(R))
     n = _blocks.gram(u, R @ u)
     n = n - jax.lax.stop_gradient(n)
     values = jax.vmap(h)(lam)

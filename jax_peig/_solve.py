@@ -169,8 +169,8 @@ class _Task(NamedTuple):
     def beside(self, guess: Block) -> Ritz:
         """Start from a guess and a whole random block, with a filter that no witness follows.
 
-        With a solve a guess is worth nothing: at n = 400 and k = 6 all that is counted was 33 from
-        a random block alone, and 57 from the answer.
+        With a solve a guess is worth nothing: at n = 400 and k = 6, copies, all that is counted was
+        33 from a random block alone, and 81 with the answer beside it.
         """
         (n, width), given = self.random.shape, guess.shape[1]
         if self.given.op_inv is not None or width + given > n:

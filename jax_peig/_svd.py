@@ -160,7 +160,7 @@ class _TwoSided:
         both = zip(halves(old, m), keys, strict=True)
         left, right = (_complete(half, zero, key) for half, key in both)
         image = a(jnp.concatenate([left, right]))  # [A V; A^H U]
-        p, s, qh = jnp.linalg.svd(_blocks.gram(left, image[:m]))
+        p, s, qh = _blocks.svd(_blocks.gram(left, image[:m]))
         root = jnp.asarray(np.sqrt(0.5), image.dtype)
         q = qh.conj().T
         x = jnp.concatenate([left @ p, right @ q]) * root

@@ -139,7 +139,7 @@ def test_the_names_exist(name):
 
 
 def test_a_rule_for_batches():
-    """That of `_blocks.eigh` on versions that need it: it is called at every level of vmap."""
+    """That of `_blocks.one_by_one`, where it is needed: it is called at every level of vmap."""
     assert jax.__version_info__[:2] >= (0, 10)
     sizes = []
 

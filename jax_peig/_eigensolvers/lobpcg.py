@@ -278,8 +278,7 @@ class _Problem(NamedTuple):
         eye = jnp.eye(g.shape[0], dtype=g.dtype)
         # A zero column of W is left alone.
         g = scale[:, None] * g * scale[None, :] + jnp.where(scale == 0, eye, 0)
-        lower = jnp.linalg.cholesky(g - c.conj().T @ c)  # NaN where not positive definite
-        inverse = jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True)
+        (inverse,) = _blocks.inverse_factor(g - c.conj().T @ c)  # NaN where not definite
         size = jnp.sum(jnp.abs(inverse) ** 2) / inverse.shape[1]
         eps = _tolerances.eps(g.dtype)
         limit = min(0.1 * eps**-0.25, (0.1 * self.goal.tol * eps**-0.75) ** 2)
