@@ -31,8 +31,9 @@ GAIN = 0.1
 SLACK = 10
 # ...or where its residual is at the rounding of the products, these many eps.
 ROUNDING = 30
-# Columns solved together: those that are not asked for cost nothing, but to fill a panel up.
-PANEL = 5
+# Columns solved together: those that are not asked for cost nothing, but to fill a panel up. Five
+# are one panel: two of four would be three columns too many.
+PANEL = 4
 
 
 class Solution(NamedTuple):
@@ -128,8 +129,8 @@ def solve(
         )
 
     whole = solvers[0] == "eigenbasis" or callable(solvers[0])  # alone, and all columns at once
-    panels = 1 if whole else -(-count // PANEL)
-    width = -(-count // panels)
+    width = count if whole or count in (1, 2, PANEL + 1) else PANEL
+    panels = -(-count // width)
 
     def refine(state: _State) -> _State:
         """One round for all columns that are open, a panel at a time; and which solver is next."""

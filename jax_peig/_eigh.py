@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
 from jax_peig import _arguments, _derivatives, _tolerances
+from jax_peig._complement import PANEL
 from jax_peig._mesh import explicit_mesh
 from jax_peig._monitor import Monitor
 from jax_peig._operators import Operator, as_operator
@@ -259,10 +260,10 @@ def _pairs(
     reason += ", with M and v0 LOBPCG" if handed_over else ""
     if max_steps is None:
         max_steps = MAX_STEPS["lobpcg" if handed_over else method]
-    width = block_width(method, n, k)
+    width = block_width(method, n, k, preconditioner is not None)
+    widths = (1, PANEL, k, width)
 
     def operator(x: OperatorLike, name: str) -> Operator | None:
-        widths = (1, k, width)
         return None if x is None else as_operator(x, n, dtype, f"{caller}: {name}", widths=widths)
 
     request = Request(
@@ -280,7 +281,7 @@ def _pairs(
         polish=polish,
     )
     given = Given(
-        a=as_operator(A, n, dtype, f"{caller}: A", widths=(1, k, width)),
+        a=as_operator(A, n, dtype, f"{caller}: A", widths=widths),
         m=operator(M, "M"),
         preconditioner=operator(preconditioner, "preconditioner"),
         m_solve=operator(M_solve, "M_solve"),
