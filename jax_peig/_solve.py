@@ -18,13 +18,11 @@ from jax_peig._types import Array, Block
 # Of everything in every column of a guess, so that none is blind.
 NOISE = 1e-4
 
-_SOLVERS = {"chebyshev": chebyshev, "davidson": davidson}
+_SOLVERS = {"chebyshev": chebyshev, "lobpcg": lobpcg, "davidson": davidson}
 
 
-def block_width(method: str, n: int, k: int, preconditioned: bool) -> int:
+def block_width(method: str, n: int, k: int) -> int:
     """The width of the block that a method works with."""
-    if method == "lobpcg":
-        return lobpcg.block_width(n, k, preconditioned)
     return n if method == "dense" else _SOLVERS[method].block_width(n, k)
 
 
@@ -198,9 +196,7 @@ class _Task(NamedTuple):
         unit, noise = _blocks.unit_columns(guess), _blocks.unit_columns(self.random)
         small, _ = _blocks.orthonormalizer(_blocks.gram(unit, multiply(self.given.m, unit)))
         given, count = _blocks.unit_columns(unit @ small), guess.shape[1]
-        preconditioned = self.given.preconditioner is not None
-        width = lobpcg.block_width(self.given.a.n, self.goal.k, preconditioned)
-        rest = noise[:, count:width]
+        rest = noise[:, count : lobpcg.block_width(self.given.a.n, self.goal.k)]
         ritz = self.run("lobpcg", jnp.concatenate([given + NOISE * noise[:, :count], rest], axis=1))
         return _spent(ritz, 0, 0 if self.given.m is None else count)
 

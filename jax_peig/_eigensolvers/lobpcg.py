@@ -31,7 +31,6 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers import ritz
 from jax_peig._eigensolvers.polynomial import Polynomial
 from jax_peig._eigensolvers.ritz import (
     Goal,
@@ -39,6 +38,7 @@ from jax_peig._eigensolvers.ritz import (
     Lengths,
     Ritz,
     Spectrum,
+    block_width,
     enough,
     multiply,
     relative_residuals,
@@ -46,25 +46,13 @@ from jax_peig._eigensolvers.ritz import (
 from jax_peig._operators import Operator
 from jax_peig._types import Array, Block
 
+__all__ = ["block_width", "solve"]
+
 REFRESH = 20  # steps between fresh products with X
 # Steps without progress after which the iteration gives up, and the relative residual, in eps,
 # above which it does not: there it is slow, not at the rounding of the products.
 PATIENCE = 100
 ROUNDING = 1000
-
-
-def block_width(n: int, k: int, preconditioned: bool) -> int:
-    """The width of the block: k and the guard vectors, and without a preconditioner some more.
-
-    XLA's loops over blocks (n, b) are quick where b is one, two, four or whole eights: a product of
-    P1 takes 59 us for b = 4, 173 for 6, 131 for 8, 188 for 12, 107 for 16. Beyond 16 columns the
-    Rayleigh-Ritz steps cost more than that. A preconditioner may cost any vector the same.
-    """
-    least = ritz.block_width(n, k)
-    if preconditioned:
-        return least
-    whole = 8 if 4 < least <= 16 else 4
-    return min(n, whole * -(-least // whole))
 
 
 class _State(NamedTuple):
