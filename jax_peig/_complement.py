@@ -5,7 +5,8 @@ Which solver, in "auto":
 * the full spectrum, where the eigensolver was "dense";
 * Chebyshev's semi-iteration where the spectrum's end is known from the forward solve;
 * CG where a preconditioner is given, or where the end of the spectrum of M^{-1} A is not known;
-* MINRES where the systems are indefinite: interior pairs, shift-inverted where OPinv is given.
+* MINRES where the systems are indefinite: interior pairs, shift-inverted where OPinv is given; and
+  after a LOBPCG that found D to be no good for M.
 
 Whatever the solver says, the true residual decides. It is computed afresh after every round, and
 solved for again; where a round does not gain a digit, MINRES takes over.
@@ -150,10 +151,12 @@ def solve(
             rounds=jnp.where(over, 0, state.rounds),
         )
 
-    none = jnp.array(0)
+    none, stage = jnp.array(0), jnp.array(0)
+    if solvers[0] == "chebyshev" and len(solvers) > 1 and fixed.spectrum is not None:
+        stage = jnp.where(fixed.spectrum.worthwhile, 0, 1)
     norms = present.astype(size.dtype)
     state = _State(
-        jnp.zeros_like(rhs), rhs, norms, ~present, none, none, jnp.array(True), none, none
+        jnp.zeros_like(rhs), rhs, norms, ~present, stage, none, jnp.array(True), none, none
     )
     state = jax.lax.while_loop(lambda s: ~jnp.all(s.done) & (s.stage < len(solvers)), refine, state)
     z = jnp.where(present[None, :], state.z * size.astype(rhs.dtype)[None, :], 0)

@@ -260,7 +260,7 @@ def _pairs(
     reason += ", with M and v0 LOBPCG" if handed_over else ""
     if max_steps is None:
         max_steps = MAX_STEPS["lobpcg" if handed_over else method]
-    width = block_width(method, n, k, preconditioner is not None)
+    width = block_width(method, n, k)
     widths = (1, PANEL, k, width)
 
     def operator(x: OperatorLike, name: str) -> Operator | None:
@@ -350,12 +350,15 @@ def _solvers(
 ) -> tuple[Any, ...]:
     """The solvers of the derivative's systems, in the order in which they are tried."""
     interior = request.which == "nearest"
-    filtered = not interior and (given.m is None or request.method == "chebyshev")
+    helped = given.preconditioner is not None or given.derivative_preconditioner is not None
+    polynomial = request.method == "lobpcg" and given.preconditioner is None
+    filtered = not interior and (given.m is None or request.method == "chebyshev" or polynomial)
     if derivative.solver == "chebyshev" and not filtered:
         raise ValueError(
             f"{caller}: Derivative(solver='chebyshev') with which={request.which!r}, "
             f"method={request.method!r} and {'no ' if given.m is None else ''}M; expected extreme "
-            "pairs, and no M or method='chebyshev'. Take solver='auto'."
+            "pairs, and no M, method='chebyshev', or 'lobpcg' without preconditioner. Take "
+            "solver='auto'."
         )
     if derivative.solver != "auto":
         return (derivative.solver,)
@@ -363,5 +366,4 @@ def _solvers(
         return ("eigenbasis",)
     if interior:  # indefinite
         return ("minres",) if given.op_inv is None else ("shift-invert", "minres")
-    helped = given.preconditioner is not None or given.derivative_preconditioner is not None
     return ("chebyshev" if filtered and not helped else "cg", "minres")

@@ -19,8 +19,9 @@ class Derivative:
     solver : {"auto", "chebyshev", "cg", "minres", "gmres"} or callable
         The iterative method for the linear systems on the complement of the eigenvectors. "auto"
         is "cg" with a preconditioner; without one "chebyshev", a semi-iteration without inner
-        products on the interval that the forward solve knows, deflated by its guard vectors (for
-        another M than a filtered one "cg"); "minres" where those do not gain a digit a round; for
+        products on the interval that the forward solve knows, deflated by its guard vectors ("cg"
+        after "davidson" with M); "minres" where those do not gain a digit a round, or after a
+        "lobpcg" whose M is not resembled by its row sums; for
         ``method="dense"`` the full spectrum, which needs no iteration; for ``which="nearest"``
         "minres", on the shift-inverted systems where OPinv is given. "cg" and "gmres" are those of
         ``jax.scipy.sparse.linalg``. A callable

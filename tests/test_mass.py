@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 import spectra
 
-from jax_peig import Status, partial_eigh
+from jax_peig import Derivative, Status, derivative_report, partial_eigh
 from jax_peig._mass import ERROR, rough_inverse
 from jax_peig._operators import as_operator
 
@@ -49,6 +49,37 @@ def test_ill_conditioned_mass_by_many_starts():
     status, w = jax.jit(jax.vmap(solve))(jax.random.split(jax.random.key(2), KEYS))
     assert set(status.tolist()) == {int(Status.CONVERGED)}
     np.testing.assert_allclose(w, np.tile(pencil.values[:4], (KEYS, 1)), rtol=1e-7)
+
+
+@pytest.mark.parametrize("resembles", [True, False])
+def test_the_derivative_after_lobpcg(resembles):
+    """By the semi-iteration where row sums resemble M, else by MINRES from the start."""
+    if resembles:
+        n, h = 150, 1 / 151
+        ones = np.ones(n - 1)
+        a = (2 * np.eye(n) - np.diag(ones, 1) - np.diag(ones, -1)) / h
+        m = (4 * np.eye(n) + np.diag(ones, 1) + np.diag(ones, -1)) * h / 6
+    else:
+        pencil = spectra.pencil(np.logspace(0, 3, N), condition=100.0, seed=5)
+        n, a, m = N, pencil.A, pencil.M
+    weights = jnp.asarray(np.random.default_rng(6).standard_normal(n))
+
+    def density(a, **options):
+        return weights @ jnp.sum(partial_eigh(a, m, 4, **options).eigenvectors ** 2, axis=1)
+
+    def report(**options):
+        options |= {"method": "lobpcg", "tol": 1e-11}
+        return derivative_report(lambda a: density(a, **options), jnp.asarray(a)).calls[0]
+
+    a = jnp.asarray(a)
+    want = jax.grad(density)(a, method="dense")
+    got = jax.grad(density)(a, method="lobpcg", tol=1e-11)
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.max(np.abs(want)))
+    chosen, minres = report(), report(derivative=Derivative(solver="minres"))
+    assert chosen.solvers == ("chebyshev", "minres")
+    assert (chosen.products == minres.products) == (not resembles)
+    assert minres.products > 0
+    assert np.max(chosen.residuals) <= 10 * chosen.tolerance
 
 
 @pytest.mark.parametrize("solve", [False, True], ids=["rough inverse", "M_solve"])

@@ -130,7 +130,7 @@ def solve(
         definite=end.definite,
         history=end.history,
         complete=end.found,
-        spectrum=Spectrum(end.end, t.inverse) if isinstance(t, Polynomial) else None,
+        spectrum=Spectrum(end.end, t.inverse, t.worthwhile) if isinstance(t, Polynomial) else None,
     )
 
 

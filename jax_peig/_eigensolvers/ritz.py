@@ -45,6 +45,7 @@ class Spectrum(NamedTuple):
 
     upper: Array  # an upper bound, safe in practice
     inverse: RoughInverse | None  # D; None is the identity
+    worthwhile: Array | bool = True  # D resembles M^{-1}
 
 
 class Ritz(NamedTuple):
