@@ -32,8 +32,8 @@ GAIN = 0.1
 SLACK = 10
 # ...or where its residual is at the rounding of the products, these many eps.
 ROUNDING = 30
-# Columns solved together: those that are not asked for cost nothing, but to fill a panel up. Five
-# are one panel: two of four would be three columns too many.
+# Columns solved together: those that are not asked for cost nothing, but to fill a panel up. One,
+# two or five are a panel of their own, which four or eight columns would fill too poorly.
 PANEL = 4
 
 
