@@ -310,7 +310,7 @@ def test_canonical_dtypes():
 # Data flows down this list: a module imports only from those above it. Modules of one line do not
 # import each other.
 LAYERS = (
-    ("_types",),
+    ("_types", "_arrangement"),
     ("_tolerances", "_results", "_linear_map", "_mesh", "_monitor", "_recording", "operators"),
     ("_operators", "_options"),
     ("_blocks", "_request", "bounds"),
