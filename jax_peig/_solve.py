@@ -106,7 +106,7 @@ class _Task(NamedTuple):
         """Start from a guess of k columns at most, which may be blind to a wanted pair.
 
         No residual shows it, and guard vectors only do that began at random, as many as a cold
-        start has, and were iterated as long. Those of LOBPCG were, since its W begins as unit
+        start has, and were iterated as long. LOBPCG's columns all are: its W begins as unit
         vectors, of the noise in the guess. Davidson's method calls a witness, and so does the
         filter without M; with M it leaves the guess to LOBPCG.
         """
@@ -197,7 +197,8 @@ class _Task(NamedTuple):
         small, _ = _blocks.orthonormalizer(_blocks.gram(unit, multiply(self.given.m, unit)))
         given, count = _blocks.unit_columns(unit @ small), guess.shape[1]
         rest = noise[:, count : lobpcg.block_width(self.given.a.n, self.goal.k)]
-        ritz = self.run("lobpcg", jnp.concatenate([given + NOISE * noise[:, :count], rest], axis=1))
+        block = jnp.concatenate([given + NOISE * noise[:, :count], rest], axis=1)
+        ritz = self.run("lobpcg", block, self.goal._replace(disturbed=True))
         return _spent(ritz, 0, 0 if self.given.m is None else count)
 
 

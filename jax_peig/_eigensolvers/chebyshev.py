@@ -32,6 +32,7 @@ from jax_peig._eigensolvers.ritz import (
     enough,
     multiply,
     relative_residuals,
+    settled,
 )
 from jax_peig._eigensolvers.witness import testify
 from jax_peig._mass import RoughInverse
@@ -303,7 +304,7 @@ class _Problem(NamedTuple):
         if self.sigma is not None:
             line = jnp.sqrt(jnp.abs(state.place))
             line = line if self.filter.op_inv is None else 1 / line
-        found = enough(line, lengths, relative, goal)
+        found = enough(settled(line, lengths, relative, goal), goal)
         finite = state.finite & jnp.all(jnp.isfinite(state.theta) & jnp.isfinite(lengths.r))
         better = worst < 0.9 * state.best
         since = jnp.where(better, 0, state.since + 1)

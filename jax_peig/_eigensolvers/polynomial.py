@@ -34,6 +34,11 @@ ROOM = 0.05
 BEYOND = 0.2
 
 
+def further(end: Array, lowest: Array, reach: Array) -> Array:
+    """The spectrum's ``end``, or beyond ``reach`` where that lies further out: a Ritz value."""
+    return jnp.where(reach > end, reach + BEYOND * (reach - lowest), end)
+
+
 class Plan(NamedTuple):
     """What p is for one step."""
 
@@ -74,17 +79,17 @@ class Polynomial(NamedTuple):
         degree = 2 * jnp.round((jnp.sqrt(extent / gap) - 1) / 2).astype(int)
         return Plan(low, gap, extent, jnp.where(self.worthwhile, degree, 0))
 
-    def raised(self, end: Array, theta: Array, w: Block, aw: Block, mw: Block) -> Array:
-        """``end``, or further out where a Rayleigh quotient of sign D A in W = T R is.
+    def reach(self, w: Block, aw: Block, mw: Block) -> Array:
+        """The largest Rayleigh quotient of sign D A in W = T R, where there is M.
 
         p grows like t^d beyond b: an eigenvalue there fills W with its vector, and little of it
         spoils W still.
         """
-        below = w.conj() * (mw if self.inverse is None else self.inverse.before(w, mw))
+        assert self.inverse is not None
+        below = w.conj() * self.inverse.before(w, mw)
         size = jnp.sum(below, axis=0).real
         quotient = jnp.sum(w.conj() * aw, axis=0).real * _blocks.reciprocal(size)
-        reach = jnp.max(jnp.where(size > 0, quotient, -jnp.inf))
-        return jnp.where(reach > end, reach + BEYOND * (reach - theta[0]), end)
+        return jnp.max(jnp.where(size > 0, quotient, -jnp.inf))
 
     def __call__(self, block: Block, plan: Plan) -> Block:
         """T V, up to a factor; ``plan.degree`` products a vector."""

@@ -12,6 +12,8 @@ from jax_peig._types import Array, Block
 
 # The recurrence's residuals have to be this much below the tolerance, so that the true ones are.
 SAFETY = 0.5
+# A guard vector shows another eigenvalue if its bound is no more than this part of the distance.
+APART = 0.1
 # What underflow may have taken from a residual, in the smallest normal numbers: matrices of the
 # size of those have none that could be judged.
 HIDDEN = 1000.0
@@ -26,6 +28,7 @@ class Goal(NamedTuple):
     max_steps: int
     monitor: Monitor = Monitor()
     given: int = 0  # columns of the block that began as a guess, beside a whole random block
+    disturbed: bool = False  # the block began as a guess with a little noise in it
 
     @property
     def sign(self) -> int:
@@ -115,24 +118,27 @@ def relative_residuals(lengths: Lengths, values: Array, norms) -> Array:
     return jnp.where(length == 0, jnp.inf, relative)  # a dropped direction is no eigenvector
 
 
-def enough(theta: Array, lengths: Lengths, relative: Array, goal: Goal) -> Array:
+def settled(theta: Array, lengths: Lengths, relative: Array, goal: Goal) -> Array:
+    """Which columns have nothing left to do, (m,).
+
+    The wanted pairs have converged. A guard vector has to show another eigenvalue than the k-th,
+    or to be converged itself, whatever ``goal.tol``: until then a further copy of the k-th may be
+    on its way. The values ``theta`` are those of sign A, ascending, or distances.
+    """
+    guard = jnp.arange(theta.shape[0]) >= goal.k
+    # An eigenvalue lies within ||r|| ||x|| of theta, up to the spread of M's spectrum.
+    apart = lengths.r * lengths.x <= APART * (theta - theta[goal.k - 1])
+    strict = min(goal.tol, _tolerances.eps(theta.dtype) ** 0.5)
+    return (relative <= SAFETY * jnp.where(guard, strict, goal.tol)) | (guard & apart)
+
+
+def enough(done: Array, goal: Goal) -> Array:
     """Whether the wanted pairs converged and the first guard vector shows that they are all.
 
-    For blocks that began at random. The values ``theta`` are those of sign A, ascending, or
-    distances. The (k+1)-th has to show another eigenvalue, or to be converged itself, whatever
-    ``goal.tol``: until then a further copy of the k-th may be on its way. Where so many vectors
-    began as a guess, so many more have to: then one that began at random is among them.
+    For blocks that began at random, of which `settled` says what is ``done``. Where so many vectors
+    began as a guess, so many more have to show it: then one that began at random is among them.
     """
-    k = goal.k
-    converged = jnp.max(relative[:k]) <= SAFETY * goal.tol
-    if theta.shape[0] == k:
-        return converged
-    guards = slice(k, k + goal.given + 1)
-    # An eigenvalue lies within ||r|| ||x|| of theta, up to the spread of M's spectrum.
-    bound = lengths.r[guards] * lengths.x[guards]
-    apart = bound <= 0.1 * (theta[guards] - theta[k - 1])
-    strict = min(goal.tol, _tolerances.eps(theta.dtype) ** 0.5)
-    return converged & jnp.all(apart | (relative[guards] <= SAFETY * strict))
+    return jnp.all(done[: goal.k + goal.given + 1])
 
 
 def multiply(operator: Operator | None, block: Block) -> Block:
