@@ -292,6 +292,7 @@ def test_compile_ahead_keeps_compilation_apart():
     np.testing.assert_array_equal(compiled(jnp.arange(3.0)), [0.0, 2.0, 4.0])
 
 
+@pytest.mark.slow
 def test_runner_on_small_problems(tmp_path, capsys):
     assert jax.config.jax_enable_x64
     saved = tmp_path / "table.json"

@@ -294,16 +294,21 @@ def density(result):
     return jnp.sum(weights * jnp.sum(jnp.abs(result.eigenvectors) ** 2, axis=1) ** 2)
 
 
-_slow = [pytest.param(name, marks=pytest.mark.slow) for name in ("chebyshev", "cg", "minres")]
-
-
-@pytest.mark.parametrize("name", ["auto", *_slow])
 @pytest.mark.parametrize(
-    "method",
+    ("method", "name"),
     [
-        "chebyshev",
-        *(pytest.param(m, marks=pytest.mark.slow) for m in ("lobpcg", "davidson")),
-        "dense",
+        ("chebyshev", "auto"),
+        ("dense", "auto"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [
+                ("lobpcg", "auto"),
+                ("davidson", "auto"),
+                ("chebyshev", "chebyshev"),
+                ("lobpcg", "cg"),
+                ("davidson", "minres"),
+            ]
+        ),
     ],
 )
 def test_gradients_agree(method, name):

@@ -140,7 +140,7 @@ FUNCTIONS = """
 @pytest.mark.parametrize("program", [SHARDED, FUNCTIONS], ids=["partitioned", "functions"])
 def test_values_and_gradients_on_a_mesh(program, axes):
     """As on one device; and of the first, no block of vectors is gathered on one."""
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
     run = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program).replace("AXES", axes)],
         env={**os.environ, "XLA_FLAGS": flags},

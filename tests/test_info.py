@@ -256,7 +256,7 @@ def test_products_are_counted(method):
 
 
 @pytest.mark.parametrize("guessed", [False, True])
-@pytest.mark.parametrize("mass", [False, True])
+@pytest.mark.parametrize("mass", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("method", ["chebyshev", "lobpcg", "davidson"])
 def test_products_of_iterations_are_counted(method, mass, guessed):
     """From a guess that is none, too: what it took to find that out, and what came after."""

@@ -15,7 +15,7 @@ from jax_peig import Derivative, partial_eigh, project_gauge
 N = 12
 # 1, 2, 2, 3 and the rest: the pairs (1, 2) are a cluster.
 LAM = np.array([1.0, 2.0, 2.0, 3.0, 4.5, 4.5, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0])
-METHODS = ["dense", "lobpcg"]
+METHODS = ["dense", pytest.param("lobpcg", marks=pytest.mark.slow)]
 
 
 @functools.cache
@@ -291,7 +291,7 @@ def test_batch_is_nan_only_where_ill_posed():
 # -- project_gauge --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dtype", [np.float64, np.complex128])
+@pytest.mark.parametrize("dtype", [pytest.param(np.float64, marks=pytest.mark.slow), np.complex128])
 @pytest.mark.parametrize("generalized", [False, True])
 def test_project_gauge(dtype, generalized):
     pencil = gf.make((1, 2, 3), seed=1, dtype=dtype, generalized=generalized)

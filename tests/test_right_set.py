@@ -185,7 +185,7 @@ def test_no_start_hides_a_pair_in_single_precision(method, start):
             np.testing.assert_allclose(result.eigenvalues, problem.values[:K], atol=1e-3)
 
 
-@pytest.mark.parametrize("columns", [12, 9])
+@pytest.mark.parametrize("columns", [12, pytest.param(9, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-5])
 @every_method
 def test_no_start_hides_a_pair_from_a_loose_tolerance(method, tol, columns):
@@ -207,7 +207,7 @@ def test_no_start_hides_a_pair_from_a_loose_tolerance(method, tol, columns):
 
 
 @pytest.mark.parametrize("inverse", [False, True], ids=["folded", "OPinv"])
-@pytest.mark.parametrize("tol", [1e-3, 1e-5])
+@pytest.mark.parametrize("tol", [1e-3, pytest.param(1e-5, marks=pytest.mark.slow)])
 def test_no_start_hides_an_interior_pair_from_a_loose_tolerance(tol, inverse):
     """The twelve nearest are copies; the guess is of the next ones, whose residuals are zero."""
     n, k, sigma = 400, 12, 50.3
@@ -610,11 +610,10 @@ BATCH = [
 @each_method
 def test_a_batch_of_unequal_problems(method):
     a, m = (np.stack(parts) for parts in zip(*((p.A, p.M) for p in BATCH), strict=True))
-    for seed in range(2):
-        keys = jax.random.split(jax.random.key(seed), len(BATCH))
-        batch = program(method, K, batched=True)(a, m, key=keys)
-        for i, problem in enumerate(BATCH):
-            assert is_claimed(member(batch, i), problem), i
+    keys = jax.random.split(jax.random.key(0), len(BATCH))
+    batch = program(method, K, batched=True)(a, m, key=keys)
+    for i, problem in enumerate(BATCH):
+        assert is_claimed(member(batch, i), problem), i
 
 
 @pytest.mark.slow

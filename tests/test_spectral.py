@@ -137,7 +137,11 @@ def daleckii_krein(w, n, h, slope, curvature):
 
 
 @pytest.mark.parametrize("sizes", [(6,), (1, 2, 1, 2)], ids=str)
-@pytest.mark.parametrize("dtype", [np.float64, np.complex128], ids=["real", "complex"])
+@pytest.mark.parametrize(
+    "dtype",
+    [pytest.param(np.float64, marks=pytest.mark.slow), np.complex128],
+    ids=["real", "complex"],
+)
 def test_dense_formula(dtype, sizes):
     """Daleckii and Krein's for the whole matrix, all 24 eigenvalues, to rounding."""
     pencil = gf.make(sizes, seed=13, generalized=False, dtype=dtype)
