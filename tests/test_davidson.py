@@ -123,12 +123,11 @@ REPEATED = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("starts", [1, pytest.param(32, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", REPEATED)
-def test_repeated_eigenvalues_from_random_starts(name, starts):
+def test_repeated_eigenvalues_from_random_starts(name):
     k = 14
     pencil = spectra.pencil(REPEATED[name], seed=4)
-    for seed in range(starts):
+    for seed in range(16):
         values = solve(pencil, k, seed=seed, tol=1e-8, basis=40).values
         np.testing.assert_allclose(values[:k], REPEATED[name][:k], rtol=0, atol=1e-7)
 

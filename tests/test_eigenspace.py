@@ -5,7 +5,6 @@ weighs the pairs of a cluster differently once the parameters split it.
 """
 
 import functools
-import itertools
 
 import gauge_free as gf
 import jax
@@ -18,7 +17,6 @@ from jax_peig import Derivative, derivative_report, eigenspace, partial_eigh
 
 T0 = np.zeros(2)
 CLUSTERS = [(6,), (3, 3), (1, 2, 1, 2), (1,) * 6]
-NESTINGS = list(itertools.product((jax.jacfwd, jax.jacrev), repeat=2))
 
 
 def invariant(pencil, r, x):
@@ -88,12 +86,12 @@ def test_hessian(outer, inner):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("outer", "inner"), NESTINGS, ids=lambda f: f.__name__)
-def test_hessian_complex(outer, inner):
+@pytest.mark.parametrize("outer", [jax.jacfwd, jax.jacrev], ids=lambda f: f.__name__)
+def test_hessian_complex(outer):
     for sizes in [(6,), (1, 2, 1, 2)]:
         pencil = gf.make(sizes, seed=7, dtype=np.complex128)
         wanted = gf.hessian_fd(functools.partial(reference, pencil), T0)
-        gf.assert_close(compiled(outer, inner, method="dense")(pencil, T0), wanted, 1e-6)
+        gf.assert_close(compiled(outer, jax.jacrev, method="dense")(pencil, T0), wanted, 1e-6)
 
 
 @pytest.mark.slow
