@@ -59,11 +59,13 @@ class RoughInverse(NamedTuple):
         return block / self.diagonal[:, None].astype(block.dtype)
 
 
-def rough_inverse(m: Operator, norm: Array, key: Array, dtype, smooth: bool = True) -> RoughInverse:
+def rough_inverse(m: Operator, norm: Array, start: Block, smooth: bool = True) -> RoughInverse:
     """Make a rough inverse of a Hermitian positive definite M; ``norm`` estimates ||M||.
 
-    Row sums serve where the vectors looked for are ``smooth``.
+    Lanczos steps begin with ``start``, (n, 1), random. Row sums serve where the vectors looked for
+    are ``smooth``.
     """
+    dtype = start.dtype
     ones = jnp.ones((m.n, 1), dtype)
     sums = m(ones)[:, 0].real
     positive = jnp.all(sums > 0)
@@ -74,7 +76,7 @@ def rough_inverse(m: Operator, norm: Array, key: Array, dtype, smooth: bool = Tr
         return diagonal[:, None].astype(dtype) * block
 
     # Beyond ``upper`` the polynomial would change its sign, and D be indefinite.
-    lowest, upper = positive_interval(m, scaled, key, m.n, dtype)
+    lowest, upper = positive_interval(m, scaled, start)
     lowest = jnp.maximum(lowest, upper * 1e-4)
     spread = upper / lowest
     degree = jnp.ceil(jnp.sqrt(spread) * jnp.log(2 / ERROR) / 2)

@@ -11,7 +11,7 @@ from jax_peig._eigensolvers.polynomial import Polynomial
 from jax_peig._eigensolvers.ritz import Goal, Ritz, Spectrum, multiply
 from jax_peig._mass import RoughInverse, diagonal_inverse, given_inverse, rough_inverse
 from jax_peig._operators import diagonal_of
-from jax_peig._probe import LANCZOS_STEPS, PRODUCTS, SAFE_STEPS, Probe, probe, spectral_interval
+from jax_peig._probe import SAFE_STEPS, STEPS, Probe, probe, spectral_interval
 from jax_peig._request import Given, Request
 from jax_peig._types import Array, Block
 
@@ -41,13 +41,16 @@ def solve(request: Request, given: Given) -> tuple[Ritz, Probe, Probe, Array]:
     if request.method == "dense":
         ritz, probe_a, probe_m = dense.solve(given.a, given.m, goal, dtype, given.sigma)
         return ritz, probe_a, probe_m, jnp.array(True)
-    keys = jax.random.split(given.key, 3)
+    keys = jax.random.split(given.key)
     drawn = _blocks.random_block(keys[0], n, 2 + request.width, dtype)
-    probe_a, probe_m = probe(given.a, drawn[:, :2]), probe(given.m, drawn[:, :2])
+    pair, random = drawn[:, :2], drawn[:, 2:]
+    polynomial = request.method == "lobpcg" and given.preconditioner is None
+    steps = SAFE_STEPS if polynomial and given.m is None else STEPS
+    probe_a, probe_m = probe(given.a, pair, steps), probe(given.m, pair)
     worthwhile = healthy(probe_a, probe_m)
-    helpers = [probe(h, drawn[:, :2]) for h in (given.preconditioner, given.m_solve)]
+    helpers = [probe(h, pair) for h in (given.preconditioner, given.m_solve)]
     helpful = jnp.all(jnp.array([healthy(h, h) for h in helpers]))
-    task = _Task(request, given, goal, (probe_a, probe_m), worthwhile, drawn[:, 2:], keys[1:])
+    task = _Task(request, given, goal, probe_a, probe_m, worthwhile, random, pair[:, 1:], keys[1])
     if given.start is None:
         ritz = task.run(request.method, task.random)
     else:
@@ -57,7 +60,7 @@ def solve(request: Request, given: Given) -> tuple[Ritz, Probe, Probe, Array]:
     if ritz.spectrum is None and given.m is None and given.sigma is None:
         low, high = probe_a.interval
         ritz = ritz._replace(spectrum=Spectrum(-low if goal.largest else high, None))
-    ritz = _spent(ritz, PRODUCTS, 0 if given.m is None else PRODUCTS)
+    ritz = _spent(ritz, steps + 1, 0 if given.m is None else STEPS + 1)
     ritz = ritz._replace(definite=ritz.definite & (probe_m.lowest > 0))
     return ritz, probe_a, probe_m, helpful
 
@@ -68,15 +71,17 @@ class _Task(NamedTuple):
     request: Request
     given: Given
     goal: Goal
-    probes: tuple[Probe, Probe]
+    probe_a: Probe
+    probe_m: Probe
     worthwhile: Array
     random: Block  # (n, width)
-    keys: Array
+    start: Block  # (n, 1), random, for Lanczos steps
+    key: Array
 
     @property
     def norms(self) -> tuple[Array, Array]:
         """||A|| and ||M||, roughly."""
-        return self.probes[0].norm, self.probes[1].norm
+        return self.probe_a.norm, self.probe_m.norm
 
     def run(self, method: str, block: Block, goal: Goal | None = None) -> Ritz:
         """Iterate from a block."""
@@ -85,19 +90,17 @@ class _Task(NamedTuple):
         if method == "lobpcg":
             spent_a, spent_m = 0, 0
             if t is None:
-                t, spent_a, spent_m = _polynomial(self.request, given, self.norms, self.keys)
+                t, spent_a, spent_m = self.polynomial()
             ritz = lobpcg.solve(a, m, t, block, self.norms, goal, self.worthwhile)
             return _spent(ritz, spent_a, spent_m)
         if method == "davidson":
             basis = self.request.basis
             return davidson.solve(
-                a, m, t, block, self.norms, goal, self.worthwhile, self.keys[1], basis
+                a, m, t, block, self.norms, goal, self.worthwhile, self.key, basis
             )
-        inverse, interval, spent_a, spent_m = _filter_bounds(
-            self.request, given, self.probes[0], self.norms, self.keys
-        )
+        inverse, interval, spent_a, spent_m = self.filter_bounds()
         ritz = chebyshev.solve(
-            a, m, inverse, block, interval, self.norms, goal, self.worthwhile, self.keys[1],
+            a, m, inverse, block, interval, self.norms, goal, self.worthwhile, self.key,
             sigma=given.sigma, op_inv=given.op_inv,
         )  # fmt: skip
         return _spent(ritz, spent_a, spent_m)
@@ -125,11 +128,8 @@ class _Task(NamedTuple):
 
     def improved(self, guess: Block) -> Ritz:
         """The filtered guess where witnesses say that it is complete; else a cold start."""
-        _, interval, _, _ = _filter_bounds(
-            self.request, self.given, self.probes[0], self.norms, self.keys
-        )
         ritz, good = chebyshev.improve(
-            self.given.a, guess, interval, self.norms, self.goal, self.worthwhile, self.keys[1]
+            self.given.a, guess, self.interval, self.norms, self.goal, self.worthwhile, self.key
         )
         width = ritz.values.shape[0]
         left = self.goal.max_steps - chebyshev.GUESS_STEPS
@@ -201,57 +201,56 @@ class _Task(NamedTuple):
         ritz = self.run("lobpcg", block, self.goal._replace(disturbed=True))
         return _spent(ritz, 0, 0 if self.given.m is None else count)
 
+    # -- what the methods without a preconditioner know of A and M --------------------------------
+
+    @property
+    def interval(self) -> tuple[Array, Array]:
+        """That of the spectrum of sign A, by the probe."""
+        low, high = self.probe_a.interval
+        return (low, high) if self.goal.sign > 0 else (-high, -low)
+
+    def interval_with(self, inverse: RoughInverse, steps: int) -> tuple[Array, Array]:
+        """That of the spectrum of sign D A, by ``steps`` products."""
+
+        def product(block):
+            return self.goal.sign * self.given.a(block)
+
+        return spectral_interval(product, inverse.__call__, self.start, steps)
+
+    def filter_bounds(self):
+        """A rough inverse of M, the spectrum's interval, and the products with A and M spent."""
+        if self.given.m is None or self.given.op_inv is not None:
+            return None, self.interval, 0, 0
+        inverse = self.rough_inverse()
+        spent_m = inverse.products + (STEPS + 1) * (inverse.degree - 1)
+        return inverse, self.interval_with(inverse, STEPS), STEPS, spent_m
+
+    def polynomial(self):
+        """LOBPCG's own preconditioner, and the products with A and M spent."""
+        a, sign = self.given.a, self.goal.sign
+        if self.given.m is None:
+            return Polynomial.within(a, sign, None, self.interval, jnp.array(True)), 0, 0
+        inverse = self.rough_inverse()
+        worthwhile, spent_m = inverse.degree == 1, inverse.products
+        inverse = inverse.without_polynomial()
+        interval = self.interval_with(inverse, SAFE_STEPS)
+        return Polynomial.within(a, sign, inverse, interval, worthwhile), SAFE_STEPS, spent_m
+
+    def rough_inverse(self) -> RoughInverse:
+        """That of M: the caller's, that of a diagonal, or one made of products with M."""
+        m = self.given.m
+        assert m is not None
+        if self.given.m_solve is not None:
+            return given_inverse(m, self.given.m_solve)
+        weights = diagonal_of(m)
+        if weights is not None:
+            return diagonal_inverse(m, weights)
+        return rough_inverse(m, self.norms[1], self.start, smooth=self.request.which == "smallest")
+
 
 def _spent(ritz: Ritz, products: Array | int, products_M: Array | int) -> Ritz:
     """With so many products more."""
     return ritz._replace(products=ritz.products + products, products_M=ritz.products_M + products_M)
-
-
-def _filter_bounds(request: Request, given: Given, probe_a: Probe, norms, keys):
-    """A rough inverse of M, the interval of the spectrum, and the products with A and M spent."""
-    sign = -1 if request.which == "largest" else 1
-    if given.m is None or given.op_inv is not None:
-        low, high = probe_a.interval
-        return None, (low, high) if sign > 0 else (-high, -low), 0, 0
-    inverse = _inverse(request, given, norms[1], keys[0])
-    interval = _interval(given, sign, inverse, norms[0], keys[1], request.dtype, LANCZOS_STEPS)
-    spent_m = inverse.products + (LANCZOS_STEPS + 1) * (inverse.degree - 1)
-    return inverse, interval, LANCZOS_STEPS, spent_m
-
-
-def _polynomial(request: Request, given: Given, norms, keys):
-    """LOBPCG's own preconditioner, and the products with A and M spent."""
-    sign, inverse = -1 if request.which == "largest" else 1, None
-    worthwhile, spent_m = jnp.array(True), jnp.array(0)
-    if given.m is not None:
-        inverse = _inverse(request, given, norms[1], keys[0])
-        worthwhile, spent_m = inverse.degree == 1, inverse.products
-        inverse = inverse.without_polynomial()
-    interval = _interval(given, sign, inverse, norms[0], keys[1], request.dtype, SAFE_STEPS)
-    made = Polynomial.within(given.a, sign, inverse, interval, worthwhile)
-    return made, SAFE_STEPS, spent_m
-
-
-def _interval(given: Given, sign: int, inverse: RoughInverse | None, norm, key, dtype, steps: int):
-    """The spectrum of sign D A, by ``steps`` products."""
-
-    def product(block):
-        return sign * given.a(block)
-
-    inner = None if inverse is None else inverse.__call__
-    return spectral_interval(product, inner, norm, key, given.a.n, dtype, steps)
-
-
-def _inverse(request: Request, given: Given, norm: Array, key: Array) -> RoughInverse:
-    """A rough inverse of M: the caller's, that of a diagonal, or one made of products with M."""
-    m = given.m
-    assert m is not None
-    if given.m_solve is not None:
-        return given_inverse(m, given.m_solve)
-    weights = diagonal_of(m)
-    if weights is not None:
-        return diagonal_inverse(m, weights)
-    return rough_inverse(m, norm, key, request.dtype, smooth=request.which == "smallest")
 
 
 def healthy(probe_a: Probe, probe_m: Probe) -> Array:

@@ -30,7 +30,8 @@ def test_rough_inverse_is_positive_definite(kind):
     operator = as_operator(jnp.asarray(m), N, m.dtype, "M")
 
     def inverse(key):
-        return rough_inverse(operator, jnp.array(1.0), key, m.dtype, smooth=False)(jnp.eye(N))
+        start = jax.random.normal(key, (N, 1))
+        return rough_inverse(operator, jnp.array(1.0), start, smooth=False)(jnp.eye(N))
 
     for d in jax.jit(jax.vmap(inverse))(jax.random.split(jax.random.key(1), KEYS)):
         share = scipy.linalg.eigvalsh(np.linalg.cholesky(m).T @ d @ np.linalg.cholesky(m))
