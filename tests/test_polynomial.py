@@ -106,17 +106,26 @@ def test_with_a_mass_that_nothing_resembles():
 
 
 @pytest.mark.parametrize(
-    "far", [1.3, *(pytest.param(far, marks=pytest.mark.slow) for far in (1.05, 3.0, 100.0))]
+    ("far", "mass"),
+    [
+        (1.3, 1.0),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in [(1.05, 1.0), (3.0, 1.0), (100.0, 1.0), (3.0, 1.0 + np.arange(N) % 3)]
+        ),
+    ],
+    ids=["1.3", "1.05", "3.0", "100.0", "3.0, M"],
 )
-def test_an_eigenvalue_beyond_the_end(far, monkeypatch):
+def test_an_eigenvalue_beyond_the_end(far, mass, monkeypatch):
     """Lanczos saw the end of the spectrum too low: T R shows it, and the steps are few still."""
     values = np.append(np.linspace(0.0, 1.0, N - 1), far)
+    m = None if np.ndim(mass) == 0 else jnp.asarray(mass)
     keys = jax.random.split(jax.random.key(0), 8)
 
     def solve(max_steps):  # which is new to the compiler
         def one(key):
             options = {"method": "lobpcg", "tol": 1e-8, "max_steps": max_steps, "key": key}
-            return partial_eigh(jnp.asarray(values), k=4, **options)
+            return partial_eigh(jnp.asarray(values * mass), m, 4, **options)
 
         result = jax.jit(jax.vmap(one))(keys)
         assert set(result.info.status.tolist()) == {int(Status.CONVERGED)}
@@ -125,6 +134,7 @@ def test_an_eigenvalue_beyond_the_end(far, monkeypatch):
 
     seen = solve(1000)
     low, high = jnp.array(0.0), jnp.array(1.0)
+    monkeypatch.setattr(_solve, "spectral_interval", lambda *_: (low, high))
     monkeypatch.setattr(
         _solve, "probe", lambda *given: probe(*given)._replace(interval=(low, high))
     )
