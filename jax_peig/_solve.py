@@ -88,10 +88,10 @@ class _Task(NamedTuple):
         given, goal = self.given, self.goal if goal is None else goal
         a, m, t = given.a, given.m, given.preconditioner
         if method == "lobpcg":
-            spent_a, spent_m = 0, 0
-            if t is None:
-                t, spent_a, spent_m = self.polynomial()
-            ritz = lobpcg.solve(a, m, t, block, self.norms, goal, self.worthwhile)
+            if t is not None:
+                return lobpcg.solve(a, m, t, block, self.norms, goal, self.worthwhile)
+            own, spent_a, spent_m = self.polynomial()
+            ritz = lobpcg.solve(a, m, own, block, self.norms, goal, self.worthwhile)
             return _spent(ritz, spent_a, spent_m)
         if method == "davidson":
             basis = self.request.basis
@@ -217,7 +217,9 @@ class _Task(NamedTuple):
 
         return spectral_interval(product, inverse.__call__, self.start, steps)
 
-    def filter_bounds(self):
+    def filter_bounds(
+        self,
+    ) -> tuple[RoughInverse | None, tuple[Array, Array], Array | int, Array | int]:
         """A rough inverse of M, the spectrum's interval, and the products with A and M spent."""
         if self.given.m is None or self.given.op_inv is not None:
             return None, self.interval, 0, 0
@@ -225,7 +227,7 @@ class _Task(NamedTuple):
         spent_m = inverse.products + (STEPS + 1) * (inverse.degree - 1)
         return inverse, self.interval_with(inverse, STEPS), STEPS, spent_m
 
-    def polynomial(self):
+    def polynomial(self) -> tuple[Polynomial, Array | int, Array | int]:
         """LOBPCG's own preconditioner, and the products with A and M spent."""
         a, sign = self.given.a, self.goal.sign
         if self.given.m is None:

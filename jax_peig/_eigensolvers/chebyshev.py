@@ -29,6 +29,7 @@ from jax_peig._eigensolvers.ritz import (
     Lengths,
     Ritz,
     Spectrum,
+    doubt,
     enough,
     multiply,
     relative_residuals,
@@ -65,7 +66,9 @@ class _State(NamedTuple):
     place: Array  # what is filtered by, ascending: theta, or the folded Rayleigh quotients
     relative: Array  # residuals
     upper: Array  # end of the damped interval
-    best: Array  # the largest relative residual of the wanted pairs, at its smallest so far
+    # At their smallest so far: the largest relative residual of the wanted pairs, and what is left
+    # of the doubt that they are all.
+    best: Array
     since: Array  # steps since then
     step: Array
     products: Array
@@ -226,7 +229,7 @@ class _Problem(NamedTuple):
             place=jnp.full(width, jnp.inf, real),
             relative=jnp.full(width, jnp.inf, real),
             upper=self.filter.upper(),
-            best=jnp.array(jnp.inf, real),
+            best=jnp.full(2, jnp.inf, real),
             since=count,
             step=count - 1,  # the first is Rayleigh-Ritz in the span of the start alone
             products=count,
@@ -306,12 +309,13 @@ class _Problem(NamedTuple):
             line = line if self.filter.op_inv is None else 1 / line
         found = enough(settled(line, lengths, relative, goal), goal)
         finite = state.finite & jnp.all(jnp.isfinite(state.theta) & jnp.isfinite(lengths.r))
-        better = worst < 0.9 * state.best
-        since = jnp.where(better, 0, state.since + 1)
+        reached = jnp.stack([worst, doubt(line, lengths, goal)])
+        better = reached < 0.9 * state.best
+        since = jnp.where(jnp.any(better), 0, state.since + 1)
         stuck = (since >= PATIENCE) & (worst < ROUNDING * _tolerances.eps(worst.dtype))
         return state._replace(
             relative=relative,
-            best=jnp.where(better, worst, state.best),
+            best=jnp.where(better, reached, state.best),
             since=since,
             finite=finite,
             found=found,

@@ -132,6 +132,18 @@ def settled(theta: Array, lengths: Lengths, relative: Array, goal: Goal) -> Arra
     return (relative <= SAFETY * jnp.where(guard, strict, goal.tol)) | (guard & apart)
 
 
+def doubt(theta: Array, lengths: Lengths, goal: Goal) -> Array:
+    """How far guard vectors are from showing other eigenvalues: bound / distance, see `settled`.
+
+    The largest of those that `enough` asks for.
+    """
+    guards = slice(goal.k, goal.k + goal.given + 1)
+    distance = theta[guards] - theta[goal.k - 1]
+    bound = lengths.r[guards] * lengths.x[guards]
+    apart = distance > 0
+    return jnp.max(jnp.where(apart, bound / jnp.where(apart, distance, 1), jnp.inf), initial=0.0)
+
+
 def enough(done: Array, goal: Goal) -> Array:
     """Whether the wanted pairs converged and the first guard vector shows that they are all.
 
