@@ -121,6 +121,7 @@ def _lanczos(
         alive = after > 100 * jnp.finfo(alpha.dtype).eps * (jnp.abs(alpha) + beta)
         after = jnp.where(alive, after, 0)
         unit = jnp.where(alive, 1 / jnp.where(alive, after, 1), 0).astype(q.dtype)
+        # Of the first step alone it is asked for: to write that out would compile all of it twice.
         other = jnp.zeros_like(norm) if beside is None else jnp.vdot(product, beside)
         return (q, r * unit, dr * unit, after), (alpha, after, other)
 

@@ -44,6 +44,7 @@ def solve(request: Request, given: Given) -> tuple[Ritz, Probe, Probe, Array]:
     keys = jax.random.split(given.key)
     drawn = _blocks.random_block(keys[0], n, 2 + request.width, dtype)
     pair, random = drawn[:, :2], drawn[:, 2:]
+    # LOBPCG's polynomial without M takes the interval that the probe finds.
     polynomial = request.method == "lobpcg" and given.preconditioner is None
     steps = SAFE_STEPS if polynomial and given.m is None else STEPS
     probe_a, probe_m = probe(given.a, pair, steps), probe(given.m, pair)

@@ -134,6 +134,18 @@ def test_largest(method):
     assert list(result.info.clusters) == [0, 1, 2, 2, 2, 3]
 
 
+@pytest.mark.parametrize("method", ["chebyshev", "lobpcg"])
+def test_the_largest_cost_what_the_smallest_of_minus_a_do(method):
+    """What is known of the spectrum is turned round, too: to the last bit, since A and -A are."""
+    values = np.linspace(1.0, 50.0, 400)
+
+    def spent(values, which):
+        info = partial_eigh(values, k=3, which=which, method=method).info
+        return [int(i) for i in (info.status, info.steps, info.products)]
+
+    assert spent(values, "largest") == spent(-values, "smallest")
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
 @pytest.mark.parametrize("method", METHODS)
 def test_ill_conditioned_mass(method, dtype):
@@ -180,6 +192,8 @@ def test_against_scipys_iterative_solvers():
         (3, 1, "lobpcg"),
         (N, N - 1, "dense"),
         (N, N, "dense"),
+        pytest.param(N, 1, "lobpcg", marks=pytest.mark.slow),
+        pytest.param(N, N // 3, "lobpcg", marks=pytest.mark.slow),
         (400, 5, "lobpcg"),
         (400, 399, "dense"),
     ],
@@ -482,10 +496,10 @@ def test_vmap_equals_a_loop(method):
             np.testing.assert_allclose(this.eigenvalues, that.eigenvalues, rtol=1e-11)
             assert list(this.info.clusters) == list(that.info.clusters)
         # A problem that is done stands still while the others go on: LOBPCG takes 12, 28, 48 and
-        # 77 to 98 steps, the last by rounding alone: from one start it may take a quarter more.
+        # 77 to 98 steps, the last by rounding alone; of the sums a tenth was seen.
         for name in ("steps", "products"):
             both = [sum(int(getattr(r.info, name)) for r in rs) for rs in (together, alone)]
-            assert abs(both[0] - both[1]) <= 0.25 * both[1]
+            assert abs(both[0] - both[1]) <= 0.2 * both[1]
 
 
 @pytest.mark.slow

@@ -108,10 +108,10 @@ def test_with_a_mass_that_nothing_resembles():
 @pytest.mark.parametrize(
     ("far", "mass"),
     [
-        (1.3, 1.0),
+        (1.3, None),
         *(
             pytest.param(*case, marks=pytest.mark.slow)
-            for case in [(1.05, 1.0), (3.0, 1.0), (100.0, 1.0), (3.0, 1.0 + np.arange(N) % 3)]
+            for case in [(1.05, None), (3.0, None), (100.0, None), (3.0, 1.0 + np.arange(N) % 3)]
         ),
     ],
     ids=["1.3", "1.05", "3.0", "100.0", "3.0, M"],
@@ -119,13 +119,13 @@ def test_with_a_mass_that_nothing_resembles():
 def test_an_eigenvalue_beyond_the_end(far, mass, monkeypatch):
     """Lanczos saw the end of the spectrum too low: T R shows it, and the steps are few still."""
     values = np.append(np.linspace(0.0, 1.0, N - 1), far)
-    m = None if np.ndim(mass) == 0 else jnp.asarray(mass)
+    a = values if mass is None else values * mass
     keys = jax.random.split(jax.random.key(0), 8)
 
     def solve(max_steps):  # which is new to the compiler
         def one(key):
             options = {"method": "lobpcg", "tol": 1e-8, "max_steps": max_steps, "key": key}
-            return partial_eigh(jnp.asarray(values * mass), m, 4, **options)
+            return partial_eigh(a, mass, 4, **options)
 
         result = jax.jit(jax.vmap(one))(keys)
         assert set(result.info.status.tolist()) == {int(Status.CONVERGED)}
