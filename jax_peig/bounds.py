@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jax_peig._operators import is_array
-from jax_peig._types import Array, ArrayLike
+from jax_peig._core.types import Array, ArrayLike
+from jax_peig._operators.operator import is_array
 
 
 class Interval(NamedTuple):

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig._operators import FLOATING, is_array, order_and_dtype
-from jax_peig._options import Derivative, check_positive
+from jax_peig._core.options import Derivative, check_positive
+from jax_peig._core.types import FLOATING
+from jax_peig._operators.operator import is_array, order_and_dtype
 
 WHICH = ("smallest", "largest", "nearest")
 METHODS = ("auto", "dense", "chebyshev", "lobpcg", "davidson")

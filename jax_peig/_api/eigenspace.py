@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from jax_peig._eigh import pairs
-from jax_peig._results import Eigenspace
-from jax_peig._types import OperatorLike
+from jax_peig._api.eigh import pairs
+from jax_peig._core.results import Eigenspace
+from jax_peig._core.types import OperatorLike
 
 
 def eigenspace(

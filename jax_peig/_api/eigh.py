@@ -9,19 +9,21 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
-from jax_peig import _arguments, _derivatives, _tolerances
-from jax_peig._complement import PANEL
-from jax_peig._mesh import explicit_mesh
-from jax_peig._monitor import Monitor
-from jax_peig._operators import Operator, as_operator
-from jax_peig._options import Derivative
-from jax_peig._recording import visitor
-from jax_peig._request import Given, Polish, Request
-from jax_peig._results import Info, PartialEigh
-from jax_peig._solution import compiled
-from jax_peig._solve import basis_width, block_width
-from jax_peig._sylvester import Settings
-from jax_peig._types import Array, ArrayLike, DTypeLike, OperatorLike
+from jax_peig._api import arguments
+from jax_peig._api.solution import compiled
+from jax_peig._core import tolerances
+from jax_peig._core.monitor import Monitor
+from jax_peig._core.options import Derivative
+from jax_peig._core.recording import visitor
+from jax_peig._core.results import Info, PartialEigh
+from jax_peig._core.sharding import explicit_mesh
+from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
+from jax_peig._derivatives import rules as derivative_rules
+from jax_peig._derivatives.solve import PANEL
+from jax_peig._derivatives.sylvester import Settings
+from jax_peig._eigensolvers.problem import Given, Polish, Request
+from jax_peig._eigensolvers.run import basis_width, block_width
+from jax_peig._operators.operator import Operator, as_operator
 
 # Steps by default: of a block; of the filter, up to 200 products each; of single products.
 MAX_STEPS = {"dense": 1, "lobpcg": 2000, "chebyshev": 200, "davidson": 20_000}
@@ -248,7 +250,7 @@ def _pairs(
     progress: bool,
 ) -> PartialEigh:
     derivative = Derivative() if derivative is None else derivative
-    k, n, dtype, method, reason = _arguments.check(
+    k, n, dtype, method, reason = arguments.check(
         caller, A, M, k, which=which, sigma=sigma, n=n, dtype=dtype, v0=v0,
         preconditioner=preconditioner, M_solve=M_solve, OPinv=OPinv, method=method, basis=basis,
         tol=tol, max_steps=max_steps, degeneracy_tol=degeneracy_tol, derivative=derivative,
@@ -274,7 +276,7 @@ def _pairs(
         width=width,
         basis=basis_width(n, k, basis),
         dtype=dtype.name,
-        tol=float(_tolerances.residual(dtype) if tol is None else tol),
+        tol=float(tolerances.residual(dtype) if tol is None else tol),
         max_steps=int(max_steps),
         degeneracy_tol=None if degeneracy_tol is None else float(degeneracy_tol),
         monitor=Monitor(max_steps + 1 if history else 0, bool(progress)),
@@ -296,14 +298,14 @@ def _pairs(
     )
     rules = dataclasses.replace(_rules(caller, derivative, request, given), whole=whole)
 
-    def run(rules: _derivatives.Rules, given: Given) -> PartialEigh:
+    def run(rules: derivative_rules.Rules, given: Given) -> PartialEigh:
         return _over_devices((request, rules), given)
 
     someone = visitor()
     return run(rules, given) if someone is None else someone(request, rules, given, run)
 
 
-def _over_devices(static: tuple[Request, _derivatives.Rules], given: Given) -> PartialEigh:
+def _over_devices(static: tuple[Request, derivative_rules.Rules], given: Given) -> PartialEigh:
     """`compiled`, left to the compiler's partitioning on a mesh of Explicit axes.
 
     The eigenvectors come back sharded as the first array that has n rows, all else replicated.
@@ -325,7 +327,7 @@ def _over_devices(static: tuple[Request, _derivatives.Rules], given: Given) -> P
 
 
 @functools.lru_cache(maxsize=128)
-def _partitioned(static: tuple[Request, _derivatives.Rules], shardings: PartialEigh) -> Any:
+def _partitioned(static: tuple[Request, derivative_rules.Rules], shardings: PartialEigh) -> Any:
     """`compiled` of its last argument, the same function for the same problem: compiled once.
 
     Under jit, without which JAX does not differentiate across the change of axes.
@@ -335,14 +337,14 @@ def _partitioned(static: tuple[Request, _derivatives.Rules], shardings: PartialE
 
 def _rules(
     caller: str, derivative: Derivative, request: Request, given: Given
-) -> _derivatives.Rules:
+) -> derivative_rules.Rules:
     settings = Settings(
         solvers=_solvers(caller, derivative, request, given),
         max_steps=DERIVATIVE_STEPS if derivative.max_steps is None else derivative.max_steps,
         sign=-1 if request.which == "largest" else 1,
         on_unconverged=derivative.on_unconverged,
     )
-    return _derivatives.Rules(settings, derivative.refine, derivative.on_gauge)
+    return derivative_rules.Rules(settings, derivative.refine, derivative.on_gauge)
 
 
 def _solvers(

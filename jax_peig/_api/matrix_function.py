@@ -18,11 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig import _blocks, _tolerances
-from jax_peig._linear_map import LinearMap, bind
-from jax_peig._mesh import replicated
-from jax_peig._operators import FLOATING, is_array
-from jax_peig._types import Array, ArrayLike
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.linear_map import LinearMap, bind
+from jax_peig._core.sharding import replicated
+from jax_peig._core.types import FLOATING, Array, ArrayLike
+from jax_peig._operators.operator import is_array
 
 # Gauss-Legendre nodes and weights on [0, 1].
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
@@ -99,9 +99,9 @@ def function_of(caller: str, h: Scalar, R: ArrayLike) -> Array:
     TypeError, ValueError
         As `hermitian_function`.
     """
-    R = replicated(_blocks.herm, _checked(caller, h, R))
-    lam, u = _blocks.eigh(jax.lax.stop_gradient(R))
-    n = _blocks.gram(u, R @ u)
+    R = replicated(blocks.herm, _checked(caller, h, R))
+    lam, u = blocks.eigh(jax.lax.stop_gradient(R))
+    n = blocks.gram(u, R @ u)
     n = n - jax.lax.stop_gradient(n)
     values = jax.vmap(h)(lam)
     first = divided_differences(h, lam)
@@ -132,7 +132,7 @@ def second_divided_differences(h: Scalar, lam: Array, first: Array) -> Array:
     integral = _integral(jax.grad(jax.grad(h)), lam, _WEIGHTS * _NODES)
     distance = jnp.abs(lam[None, :] - lam[:, None])
     size = jnp.max(jnp.abs(jax.vmap(h)(lam)))
-    tolerance = jnp.max(jnp.abs(first)) + size * _blocks.reciprocal(distance)
+    tolerance = jnp.max(jnp.abs(first)) + size * blocks.reciprocal(distance)
     # At [x, y]: h[x, y, y].
     double = _judged(lam, integral, slopes[None, :] - first, tolerance)
     i, m, j = jnp.indices((lam.size,) * 3)
@@ -155,8 +155,8 @@ def _integral(derivative: Scalar, lam: Array, weights: np.ndarray) -> Array:
 def _judged(lam: Array, integral: Array, difference: Array, size: Array) -> Array:
     """The integral, or the difference over the distance: whichever is the more accurate."""
     distance = lam[None, :] - lam[:, None]
-    eps, scale = _tolerances.eps(lam.dtype), jnp.max(jnp.abs(lam))
-    close = jnp.abs(distance) <= _tolerances.degeneracy(lam.dtype) * scale
+    eps, scale = tolerances.eps(lam.dtype), jnp.max(jnp.abs(lam))
+    close = jnp.abs(distance) <= tolerances.degeneracy(lam.dtype) * scale
     agree = jnp.abs(integral * distance - difference) <= ROUNDING * eps * size
     quotient = difference / jnp.where(distance == 0, 1, distance)
     return jnp.where(close | agree, integral, quotient)

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from jax_peig import _blocks
+from jax_peig._core import blocks
+from jax_peig._core.options import check_positive
+from jax_peig._core.types import Array, Block, PyTree
 from jax_peig._linear_solvers import minres as _solver
-from jax_peig._operators import is_array
-from jax_peig._options import check_positive
-from jax_peig._types import Array, Block, PyTree
+from jax_peig._operators.operator import is_array
 
 # Solves of the remaining residual: restarts mend what rounding has left of a long Lanczos process.
 ROUNDS = 4
@@ -179,7 +179,7 @@ def _solve(
     most: int,
 ) -> tuple[Array, MinresInfo]:
     """Solve for vectors (n,), in rounds of the block solver, each judged by the true residual."""
-    norm = _blocks.column_norms(b[:, None])[0]
+    norm = blocks.column_norms(b[:, None])[0]
     target = jnp.maximum(tol * norm, atol)
 
     def by_block(block: Block, _: Array) -> Block:
@@ -191,7 +191,7 @@ def _solve(
 
     def judge(x: Array, steps: Array, ended: Array, rounds: Array) -> _State:
         r = b - product(x)
-        return _State(x, r, _blocks.column_norms(r[:, None])[0], steps, ended, rounds)
+        return _State(x, r, blocks.column_norms(r[:, None])[0], steps, ended, rounds)
 
     def again(state: _State) -> Array:
         open_ = (state.length > target) & ~state.ended & jnp.isfinite(state.length)

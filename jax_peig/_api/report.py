@@ -16,12 +16,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig import _blocks, _complement, _derivatives, _solution, _tolerances, _well_posed
-from jax_peig._recording import visited_by
-from jax_peig._request import Given, Request
-from jax_peig._results import Info, PartialEigh, Status
-from jax_peig._systems import Systems
-from jax_peig._types import Array, PyTree
+from jax_peig._api.solution import solve_and_judge
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.recording import visited_by
+from jax_peig._core.results import Info, PartialEigh, Status
+from jax_peig._core.types import Array, PyTree
+from jax_peig._derivatives import rules as derivative_rules
+from jax_peig._derivatives import solve as systems_solve
+from jax_peig._derivatives import well_posed
+from jax_peig._derivatives.systems import Systems
+from jax_peig._eigensolvers.problem import Given, Request
 
 # How much further the systems are solved for the reference.
 FURTHER = 1e-3
@@ -208,7 +212,7 @@ class _Visitor:
 
     def __init__(self, offsets=None, refine: bool = False, further: float = 1.0) -> None:
         self.offsets, self.refine, self.further = offsets, refine, further
-        self.calls: list[tuple[Request, _derivatives.Rules, Given]] = []
+        self.calls: list[tuple[Request, derivative_rules.Rules, Given]] = []
         self.results: list[PartialEigh] = []
 
     def __call__(self, request, rules, given, run) -> PartialEigh:
@@ -219,7 +223,7 @@ class _Visitor:
             rules = dataclasses.replace(rules, refine=True)
         if self.further != 1:
             tol = given.derivative_tol
-            tol = jnp.where(jnp.isnan(tol), _tolerances.derivative(request.dtype), tol)
+            tol = jnp.where(jnp.isnan(tol), tolerances.derivative(request.dtype), tol)
             given = given._replace(derivative_tol=self.further * tol)
         with jax.disable_jit(False):
             result = run(rules, given)
@@ -264,42 +268,42 @@ def _norm(tree: PyTree) -> float:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _judge(static: tuple[Request, _derivatives.Rules], given: Given, pairs, cotangent) -> tuple:
+def _judge(static: tuple[Request, derivative_rules.Rules], given: Given, pairs, cotangent) -> tuple:
     """Solve a call once more, for its account, and then its systems; apply the checks.
 
     The pairs are those that the cotangent belongs to: another program may round to other vectors
     inside a cluster.
     """
     request, rules = static
-    a, m, _, _, info, facts = _solution.solve_and_judge(request, rules, given)
+    a, m, _, _, info, facts = solve_and_judge(request, rules, given)
     lam, x = pairs
     lam = jnp.diagonal(lam).real if rules.whole else lam
     lb, xb = cotangent[0].conj(), cotangent[1].conj()
     mx = x if m is None else m(x)
-    full = _blocks.column_norms(xb)
+    full = blocks.column_norms(xb)
     residuals, spent, solved = jnp.zeros_like(lam), (jnp.array(0),) * 2, jnp.array(True)
     if request.k < given.a.n:
         settings = rules.settings
         systems = Systems(a, m, x, mx, lam, facts.fixed, settings.sign)
         rhs = systems.dual(systems.dual(xb))
-        solution = _complement.solve(systems, rhs, full, settings.solvers, settings.max_steps)
-        residuals = solution.residuals * _blocks.reciprocal(_blocks.column_norms(rhs))
+        solution = systems_solve.solve(systems, rhs, full, settings.solvers, settings.max_steps)
+        residuals = solution.residuals * blocks.reciprocal(blocks.column_norms(rhs))
         spent, solved = (solution.steps, solution.products), jnp.all(solution.converged)
-    b = _blocks.gram(x, xb)
-    skew, judge = _well_posed.gauge_part(b, facts.labels), _well_posed.ill_posed
-    size = jnp.max(_blocks.column_norms(x) * full)
+    b = blocks.gram(x, xb)
+    skew, judge = well_posed.gauge_part(b, facts.labels), well_posed.ill_posed
+    size = jnp.max(blocks.column_norms(x) * full)
     if rules.whole:
-        skew = _well_posed.turning_part(b, jnp.diag(lam).astype(x.dtype), lb)
+        skew = well_posed.turning_part(b, jnp.diag(lam).astype(x.dtype), lb)
         size = size + jnp.max(jnp.abs(lam)) * jnp.max(jnp.abs(lb))
-        judge = _well_posed.space_ill_posed
+        judge = well_posed.space_ill_posed
     ill = judge(lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=False)
-    gauge = jnp.max(jnp.abs(skew)) * _blocks.reciprocal(size)
+    gauge = jnp.max(jnp.abs(skew)) * blocks.reciprocal(size)
     return info, facts.fixed.tol, residuals, spent, solved, gauge, ill
 
 
 def _examine(
     request: Request,
-    rules: _derivatives.Rules,
+    rules: derivative_rules.Rules,
     given: Given,
     pairs: tuple[Array, Array],
     cotangent: tuple[Array, Array],

@@ -6,16 +6,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _derivatives, _tolerances
-from jax_peig._account import account, diagnose, usable
-from jax_peig._eigensolvers.ritz import Ritz, residuals
-from jax_peig._operators import Operator, asymmetry, hermitian_part
-from jax_peig._refinement import refine
-from jax_peig._request import Given, Request
-from jax_peig._results import Info, PartialEigh, Status
-from jax_peig._solve import solve
-from jax_peig._systems import Fixed, Systems, guards_of
-from jax_peig._types import Array, Block
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.results import Info, PartialEigh, Status
+from jax_peig._core.types import Array, Block
+from jax_peig._derivatives import rules as derivative_rules
+from jax_peig._derivatives.refinement import refine
+from jax_peig._derivatives.systems import Fixed, Systems, guards_of
+from jax_peig._diagnostics.info import account, diagnose, usable
+from jax_peig._eigensolvers.convergence import Ritz, residuals
+from jax_peig._eigensolvers.problem import Given, Request
+from jax_peig._eigensolvers.run import solve
+from jax_peig._operators.operator import Operator, asymmetry, hermitian_part
 
 # The loosest tolerance of the derivative's systems by default.
 LOOSEST = 1e-3
@@ -29,10 +30,10 @@ class Solved(NamedTuple):
     lam: Array
     x: Block
     info: Info
-    facts: _derivatives.Facts
+    facts: derivative_rules.Facts
 
 
-def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -> Solved:
+def solve_and_judge(request: Request, rules: derivative_rules.Rules, given: Given) -> Solved:
     """Everything but the derivatives."""
     k = request.k
     a = hermitian_part(given.a)
@@ -78,7 +79,7 @@ def solve_and_judge(request: Request, rules: _derivatives.Rules, given: Given) -
     tol = jnp.where(jnp.isnan(given.derivative_tol), tol, given.derivative_tol)
     fixed = fixed._replace(tol=tol)
     mx = None if m is None else jnp.where(valid, ritz.MX[:, :k], jnp.nan)
-    facts = _derivatives.Facts(fixed, mx, info.clusters, cut, info.status == Status.CONVERGED)
+    facts = derivative_rules.Facts(fixed, mx, info.clusters, cut, info.status == Status.CONVERGED)
     return Solved(a, m, lam, x, info, facts)
 
 
@@ -87,19 +88,19 @@ def _derivative_tolerance(bounds: Array, gap: Array, cut: Array) -> Array:
 
     Solving further gains nothing: the gradient inherits that error anyway.
     """
-    least = _tolerances.derivative(gap.dtype)
-    error = jnp.max(bounds) * _blocks.reciprocal(gap)
+    least = tolerances.derivative(gap.dtype)
+    error = jnp.max(bounds) * blocks.reciprocal(gap)
     return jnp.where(cut, least, jnp.clip(0.1 * error, least, LOOSEST)).astype(gap.dtype)
 
 
 def _refined(
-    request: Request, rules: _derivatives.Rules, given: Given, ritz: Ritz, fixed: Fixed
+    request: Request, rules: derivative_rules.Rules, given: Given, ritz: Ritz, fixed: Fixed
 ) -> Ritz:
     """The pairs after one more step, see `refine`."""
     k, sign = request.k, rules.settings.sign
     values = ritz.values
     r = residuals(ritz)[:, :k]
-    bounds = _blocks.column_norms(r) * _blocks.column_norms(ritz.vectors[:, :k])
+    bounds = blocks.column_norms(r) * blocks.column_norms(ritz.vectors[:, :k])
     gap = jnp.min(jnp.abs(values[None, :k] - values[k:, None]), initial=jnp.inf)
     fixed = fixed._replace(tol=_derivative_tolerance(bounds, gap, jnp.array(False)))
     systems = Systems(
@@ -113,11 +114,11 @@ def _refined(
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def compiled(static: tuple[Request, _derivatives.Rules], given: Given) -> PartialEigh:
+def compiled(static: tuple[Request, derivative_rules.Rules], given: Given) -> PartialEigh:
     """Pairs with derivatives, and their account."""
     request, rules = static
     a, m, lam, x, info, facts = solve_and_judge(request, rules, given)
     if rules.whole:
         lam = jnp.diag(lam).astype(x.dtype)
-    lam, x = _derivatives.attach(rules, a, m, lam, x, facts)
+    lam, x = derivative_rules.attach(rules, a, m, lam, x, facts)
     return PartialEigh(lam, x, info)

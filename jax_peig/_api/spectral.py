@@ -5,12 +5,13 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig import _blocks, _eigenspace
-from jax_peig._matrix_function import Scalar, function_of
-from jax_peig._mesh import replicated
-from jax_peig._operators import is_array
-from jax_peig._results import Eigenspace
-from jax_peig._types import Array, ArrayLike, OperatorLike
+from jax_peig._api import eigenspace
+from jax_peig._api.matrix_function import Scalar, function_of
+from jax_peig._core import blocks
+from jax_peig._core.results import Eigenspace
+from jax_peig._core.sharding import replicated
+from jax_peig._core.types import Array, ArrayLike, OperatorLike
+from jax_peig._operators.operator import is_array
 
 
 def spectral_sum(
@@ -58,7 +59,7 @@ def spectral_sum(
     >>> round(float(weight), 4)  # -2 exp(-1)
     -0.7358
     """
-    r = _eigenspace.space("spectral_sum", A, M, k, options).rayleigh
+    r = eigenspace.space("spectral_sum", A, M, k, options).rayleigh
     return jnp.trace(function_of("spectral_sum", h, r)).real
 
 
@@ -145,7 +146,7 @@ def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike) -> Array:
     r, x, _ = _checked(space, "spectral_apply")
     x, b = _together(x, b, "spectral_apply")
     h_of_r = function_of("spectral_apply", h, r)
-    return x @ (h_of_r.astype(x.dtype) @ replicated(_blocks.gram, x, b))
+    return x @ (h_of_r.astype(x.dtype) @ replicated(blocks.gram, x, b))
 
 
 def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
@@ -183,7 +184,7 @@ def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
     """
     _, x, _ = _checked(space, "projector_apply")
     x, b = _together(x, b, "projector_apply")
-    return x @ replicated(_blocks.gram, x, b)
+    return x @ replicated(blocks.gram, x, b)
 
 
 def _checked(space: Eigenspace, name: str) -> Eigenspace:

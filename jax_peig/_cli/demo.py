@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_peig import BlockProduct, partial_eigh
-from jax_peig._results import PartialEigh
+from jax_peig._core.results import PartialEigh
 from jax_peig.preconditioners import Preconditioner, chebyshev
 
 # The one-dimensional element matrices k and m of (2) without their factors of h; both have the form
@@ -171,7 +171,7 @@ def exact_eigenvalues(grid: int, k: int) -> np.ndarray:
     Examples
     --------
     >>> import numpy as np
-    >>> from jax_peig._membrane import exact_eigenvalues
+    >>> from jax_peig._cli.demo import exact_eigenvalues
     >>> np.round(exact_eigenvalues(200, 4) / np.pi**2, 2)
     array([2., 5., 5., 8.])
     """
@@ -186,7 +186,7 @@ def cluster_sizes(eigenvalues: np.ndarray, rtol: float = 1e-9) -> list[int]:
 
     Examples
     --------
-    >>> from jax_peig._membrane import cluster_sizes, exact_eigenvalues
+    >>> from jax_peig._cli.demo import cluster_sizes, exact_eigenvalues
     >>> cluster_sizes(exact_eigenvalues(80, 8))
     [1, 2, 1, 2, 2]
     """

@@ -27,9 +27,9 @@ import scipy.linalg
 import scipy.sparse
 
 import jax_peig
-from jax_peig import _membrane
-from jax_peig._arguments import METHODS, WHICH
-from jax_peig._results import Status
+from jax_peig._api.arguments import METHODS, WHICH
+from jax_peig._cli import demo
+from jax_peig._core.results import Status
 
 # SciPy changes what mmread returns for a sparse file, and warns; older ones do not know the choice.
 _CHOICES = inspect.signature(scipy.io.mmread).parameters
@@ -290,7 +290,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def demonstration(grid: int = 80, small_grid: int = 10) -> int:
-    """Solve the membrane of `_membrane`, differentiate a loss of its modes, compare both.
+    """Solve the membrane of `demo`, differentiate a loss of its modes, compare both.
 
     Parameters
     ----------
@@ -304,7 +304,7 @@ def demonstration(grid: int = 80, small_grid: int = 10) -> int:
     int
         0 if every printed check holds, 1 otherwise.
     """
-    checks = _membrane.Checks()
+    checks = demo.Checks()
     start = time.perf_counter()
     show_modes(grid, checks)
     show_gradient(grid, checks)
@@ -319,13 +319,13 @@ def demonstration(grid: int = 80, small_grid: int = 10) -> int:
 _PAIRS, _MODES = 8, 3
 
 
-def show_modes(grid: int, checks: _membrane.Checks) -> None:
+def show_modes(grid: int, checks: demo.Checks) -> None:
     """Print the computed eigenvalues of the uniform membrane beside the exact ones."""
-    exact = _membrane.exact_eigenvalues(grid, _PAIRS)
+    exact = demo.exact_eigenvalues(grid, _PAIRS)
     uniform, seconds = jnp.ones((grid + 1, grid + 1)), []
     for _ in range(2):
         start = time.perf_counter()
-        w, _, info = jax.block_until_ready(_membrane.lowest_modes(uniform, _PAIRS))
+        w, _, info = jax.block_until_ready(demo.lowest_modes(uniform, _PAIRS))
         seconds.append(time.perf_counter() - start)
     error = np.abs(np.asarray(w) / exact - 1.0)
     labels, residuals = np.asarray(info.clusters), np.asarray(info.residual_norms)
@@ -346,16 +346,16 @@ def show_modes(grid: int, checks: _membrane.Checks) -> None:
     checks.equal("pairs that converged", int(info.converged), _PAIRS)
     checks.at_most("largest relative error of an eigenvalue", float(error.max()), 1e-9)
     found = [int(np.sum(labels == label)) for label in dict.fromkeys(labels.tolist())]
-    checks.equal("sizes of the clusters", found, _membrane.cluster_sizes(exact))
+    checks.equal("sizes of the clusters", found, demo.cluster_sizes(exact))
 
 
-def show_gradient(grid: int, checks: _membrane.Checks) -> None:
+def show_gradient(grid: int, checks: demo.Checks) -> None:
     """Print a derivative of a loss of the modes, by reverse mode and by finite difference."""
-    density, direction, weights = _membrane.gradient_problem(grid)
+    density, direction, weights = demo.gradient_problem(grid)
 
     def loss(density: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-        w, x, _ = _membrane.lowest_modes(density, _PAIRS)
-        return _membrane.amplitude_loss(x[:, :_MODES], weights), (w, x)
+        w, x, _ = demo.lowest_modes(density, _PAIRS)
+        return demo.amplitude_loss(x[:, :_MODES], weights), (w, x)
 
     start = time.perf_counter()
     (value, (w, x)), gradient = jax.value_and_grad(loss, has_aux=True)(density)
@@ -365,7 +365,7 @@ def show_gradient(grid: int, checks: _membrane.Checks) -> None:
     forward, backward = (loss(density + sign * step * direction)[0] for sign in (1.0, -1.0))
     difference = float(forward - backward) / (2.0 * step)
     ours = float(jnp.sum(gradient * direction))
-    rate = _membrane.splitting_rate(x[:, 1:3], float(w[1]), direction)
+    rate = demo.splitting_rate(x[:, 1:3], float(w[1]), direction)
     print("\n2. Gradient in the density of the loss h^2 sum_r c_r a_r^2, c random,")
     print("   a_r = x_r0^2 + x_r1^2 + x_r2^2: the lowest mode and the first pair")
     print(f"   loss {float(value):.9f}, {density.size} densities, {seconds:.1f} s with compilation")
@@ -376,17 +376,17 @@ def show_gradient(grid: int, checks: _membrane.Checks) -> None:
     checks.at_most("relative difference", abs(ours / difference - 1.0), 1e-5)
 
 
-def show_usual_way(grid: int, checks: _membrane.Checks) -> None:
+def show_usual_way(grid: int, checks: demo.Checks) -> None:
     """Print the same derivative on a small grid, through ``jnp.linalg.eigh`` and through ours."""
-    density, direction, weights = _membrane.gradient_problem(grid)
+    density, direction, weights = demo.gradient_problem(grid)
 
     def usual(density: jax.Array) -> jax.Array:
-        return _membrane.dense_amplitude_loss(density, weights, _MODES)
+        return demo.dense_amplitude_loss(density, weights, _MODES)
 
     def loss(density: jax.Array) -> jax.Array:
-        stiffness, mass = _membrane.dense_matrices(density)
+        stiffness, mass = demo.dense_matrices(density)
         _, x, _ = jax_peig.partial_eigh(stiffness, mass, _PAIRS, method="dense")
-        return _membrane.amplitude_loss(x[:, :_MODES], weights)
+        return demo.amplitude_loss(x[:, :_MODES], weights)
 
     step = 1e-4
     ahead, behind = (float(usual(density + sign * step * direction)) for sign in (1.0, -1.0))
@@ -400,7 +400,3 @@ def show_usual_way(grid: int, checks: _membrane.Checks) -> None:
         comment = f"{bad} of {gradient.size} entries not finite" if bad else f"off by {error:.1e}"
         print(f"   {name:<16} . d  {along:>20.12f}   {comment}")
     checks.at_most("relative difference of jax_peig's", error, 1e-5)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

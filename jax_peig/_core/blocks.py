@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _tolerances
-from jax_peig._types import Array, Block
+from jax_peig._core import tolerances
+from jax_peig._core.types import Array, Block
 
 # See `one_by_one`.
 WAITING = jax.__version_info__ < (0, 11, 2)
@@ -114,9 +114,9 @@ def orthonormalizer(g: Array) -> tuple[Array, Array]:
     unit = herm(g * (scale[:, None] * scale[None, :]).astype(dtype))
     d, u = eigh(unit)
     d, u = d[::-1], u[:, ::-1]
-    keep = d > _tolerances.rank(dtype) * jnp.maximum(d[0], 1)
+    keep = d > tolerances.rank(dtype) * jnp.maximum(d[0], 1)
     inverse = jnp.sqrt(reciprocal(jnp.where(keep, d, 0)))
-    negative = (d[-1] < -_tolerances.rank(dtype) * d.shape[0]) | jnp.any(diagonal < 0)
+    negative = (d[-1] < -tolerances.rank(dtype) * d.shape[0]) | jnp.any(diagonal < 0)
     return scale.astype(dtype)[:, None] * u * inverse.astype(dtype)[None, :], negative
 
 

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jax_peig._types import Array
+from jax_peig._core.types import Array
 
 
 class LinearMap:

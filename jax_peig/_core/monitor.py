@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig._types import Array
+from jax_peig._core.types import Array
 
 
 class Monitor(NamedTuple):

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from jax_peig._types import OperatorLike
+from jax_peig._core.types import OperatorLike
 
 SOLVERS = ("auto", "chebyshev", "cg", "minres", "gmres")
 POLICIES = ("nan", "warn", "ignore")

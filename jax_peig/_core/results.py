@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jax_peig._types import Array
+from jax_peig._core.types import Array
 
 
 class Status(enum.IntEnum):

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, auto_axes
 
-from jax_peig._types import Array, PyTree
+from jax_peig._core.types import Array, PyTree
 
 
 def explicit_mesh(tree: PyTree) -> Any:

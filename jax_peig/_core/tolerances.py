@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from jax_peig._types import DTypeLike
+from jax_peig._core.types import DTypeLike
 
 
 def eps(dtype: DTypeLike) -> float:

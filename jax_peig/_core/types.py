@@ -11,7 +11,9 @@ ArrayLike: TypeAlias = jax.Array | np.ndarray
 # A block holds one vector per column.
 Block: TypeAlias = jax.Array  # (n, b)
 BlockFunction: TypeAlias = Callable[[Block], Block]
-# What the front door accepts as A, M or a preconditioner: see _operators.as_operator.
+# What the front door accepts as A, M or a preconditioner: see `_operators.operator.as_operator`.
 OperatorLike: TypeAlias = Any
 DTypeLike: TypeAlias = Any
 PyTree: TypeAlias = Any
+# The dtypes of vectors.
+FLOATING = ("float32", "float64", "complex64", "complex128")

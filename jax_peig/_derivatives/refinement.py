@@ -3,15 +3,18 @@
 The eigenvectors' error is known from their residuals R = A X - M X diag(lam): to first order the
 exact vectors are X + dX, with the complement solve of the derivative rules,
 
-    dX = -S(R),   P^H (A dX - M dX diag(lam)) = -P^H R   (see `_complement`),
+    dX = -S(R),   P^H (A dX - M dX diag(lam)) = -P^H R   (see `_derivatives.solve`),
 
 and within span(X + dX) Rayleigh-Ritz finds the rest.
 """
 
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _complement
-from jax_peig._eigensolvers.ritz import (
+from jax_peig._core import blocks
+from jax_peig._core.types import Array
+from jax_peig._derivatives import solve as systems_solve
+from jax_peig._derivatives.systems import Systems
+from jax_peig._eigensolvers.convergence import (
     Layers,
     Lengths,
     Ritz,
@@ -19,8 +22,6 @@ from jax_peig._eigensolvers.ritz import (
     relative_residuals,
     residuals,
 )
-from jax_peig._systems import Systems
-from jax_peig._types import Array
 
 
 def refine(ritz: Ritz, systems: Systems, solvers: tuple, max_steps: int, order) -> Ritz:
@@ -30,15 +31,15 @@ def refine(ritz: Ritz, systems: Systems, solvers: tuple, max_steps: int, order) 
     """
     k = systems.lam.shape[0]
     r = residuals(ritz)[:, :k]
-    solution = _complement.solve(
-        systems, systems.dual(r), _blocks.column_norms(r), solvers, max_steps
+    solution = systems_solve.solve(
+        systems, systems.dual(r), blocks.column_norms(r), solvers, max_steps
     )
     dx = -systems.within(solution.z)
     old = Layers(ritz.vectors[:, :k], ritz.AX[:, :k], ritz.MX[:, :k])
     new = Layers(old.v + dx, old.a + systems.a(dx), old.m + multiply(systems.m, dx))
-    small, _ = _blocks.orthonormalizer(_blocks.gram(new.v, new.m))
-    h = small.conj().T @ _blocks.gram(new.v, new.a) @ small
-    theta, c = _blocks.eigh(_blocks.herm(h))
+    small, _ = blocks.orthonormalizer(blocks.gram(new.v, new.m))
+    h = small.conj().T @ blocks.gram(new.v, new.a) @ small
+    theta, c = blocks.eigh(blocks.herm(h))
     ranks = order(theta)
     theta, c = theta[ranks], (small @ c)[:, ranks]
     new = Layers(*(block @ c for block in new))
@@ -52,7 +53,7 @@ def refine(ritz: Ritz, systems: Systems, solvers: tuple, max_steps: int, order) 
     kept = Layers(*(jnp.where(better, n, o) for n, o in zip(new, old, strict=True)))
     # The guard vectors stay orthogonal to what moved.
     guards = Layers(ritz.vectors[:, k:], ritz.AX[:, k:], ritz.MX[:, k:])
-    inside = _blocks.gram(kept.m, guards.v)
+    inside = blocks.gram(kept.m, guards.v)
     both = Layers(
         *(jnp.concatenate([x, g - x @ inside], axis=1) for x, g in zip(kept, guards, strict=True))
     )

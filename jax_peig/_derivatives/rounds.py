@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jax_peig import _blocks
-from jax_peig._eigensolvers.ritz import multiply
+from jax_peig._core import blocks
+from jax_peig._core.types import Array, Block
+from jax_peig._derivatives.systems import Systems
+from jax_peig._eigensolvers.convergence import multiply
 from jax_peig._linear_solvers import krylov, minres
-from jax_peig._linear_solvers.chebyshev import semi_iteration
-from jax_peig._systems import Systems
-from jax_peig._types import Array, Block
+from jax_peig._linear_solvers.semi_iteration import semi_iteration
 
 # A guard vector whose residual, over its distance to the k-th pair, is below this is deflated.
 ACCURATE = 1e-2
@@ -84,7 +84,7 @@ def _spectral(systems: Systems, columns: Columns) -> Block:
     assert complement is not None
     gaps = systems.sign * (complement.values[:, None] - systems.lam[None, columns.which])
     inverse = jnp.where(gaps == 0, 0, 1 / jnp.where(gaps == 0, 1, gaps))
-    inside = _blocks.gram(complement.vectors, columns.r)
+    inside = blocks.gram(complement.vectors, columns.r)
     coefficients = inside * inverse.astype(inside.dtype)
     return complement.vectors @ coefficients
 
@@ -94,7 +94,7 @@ def _plus_span(systems: Systems):
     index = jnp.arange(systems.x.shape[1])
 
     def product(block):
-        return systems(block, index) + systems.mx @ _blocks.gram(systems.mx, block)
+        return systems(block, index) + systems.mx @ blocks.gram(systems.mx, block)
 
     return product
 
@@ -118,8 +118,8 @@ def _shift_invert(systems: Systems, max_steps: int, columns: Columns) -> Round:
         return systems.dual(mass - inverse * shift[index].astype(block.dtype)[None, :])
 
     rhs = systems.dual(multiply(systems.m, op_inv(columns.r)))
-    norms = _blocks.column_norms(columns.r)
-    atol = 0.2 * columns.atol * _blocks.reciprocal(norms) * _blocks.column_norms(rhs)
+    norms = blocks.column_norms(columns.r)
+    atol = 0.2 * columns.atol * blocks.reciprocal(norms) * blocks.column_norms(rhs)
     report = minres.solve_and_report(product, rhs, atol, max_steps)
     return Round(report.x, report.steps, jnp.array(0))  # products with OPinv alone
 
@@ -155,14 +155,12 @@ def _semi_iteration(systems: Systems, max_steps: int, columns: Columns) -> Round
     c, e = (end + start) / 2, (end - start) / 2
 
     distance = values[:, None] - shift[None, :]
-    weights = jnp.where(used[:, None], _blocks.reciprocal(distance), 0)
-    lowest = guards.vectors @ (_blocks.gram(guards.vectors, r) * weights.astype(dtype))
+    weights = jnp.where(used[:, None], blocks.reciprocal(distance), 0)
+    lowest = guards.vectors @ (blocks.gram(guards.vectors, r) * weights.astype(dtype))
     rest = systems.dual(r - systems.bare(lowest, index))
 
     rate = jnp.arccosh(c / e)
-    gain = jnp.maximum(
-        _blocks.scaled_norms(rest, jnp.ones_like(c[0])) * _blocks.reciprocal(atol), 1
-    )
+    gain = jnp.maximum(blocks.scaled_norms(rest, jnp.ones_like(c[0])) * blocks.reciprocal(atol), 1)
     steps = jnp.max(jnp.where(atol > 0, jnp.arccosh(gain), 0) / rate)
     steps = jnp.clip(jnp.ceil(steps), 1, max_steps).astype(int)
     growth = jnp.arccosh((c + shift - jnp.min(sign * systems.lam)) / e) - rate

@@ -24,12 +24,14 @@ import jax
 import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 
-from jax_peig import _blocks, _clusters, _sylvester, _well_posed
-from jax_peig._linear_map import LinearMap, bind, jvp_along
-from jax_peig._operators import Operator, apply_hermitian
-from jax_peig._sylvester import Settings, System
-from jax_peig._systems import Fixed
-from jax_peig._types import Array, Block
+from jax_peig._core import blocks
+from jax_peig._core.linear_map import LinearMap, bind, jvp_along
+from jax_peig._core.types import Array, Block
+from jax_peig._derivatives import sylvester, well_posed
+from jax_peig._derivatives.sylvester import Settings, System
+from jax_peig._derivatives.systems import Fixed
+from jax_peig._diagnostics import clusters
+from jax_peig._operators.operator import Operator, apply_hermitian
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,17 +78,17 @@ def pushforward(
     """
     x, r = res.system.x, res.system.r
     zero = jnp.zeros_like(x)
-    a_s = _blocks.herm(_blocks.gram(x, zero if adx is None else adx))
+    a_s = blocks.herm(blocks.gram(x, zero if adx is None else adx))
     g, rhs = a_s, zero if adx is None else adx
     if mdx is not None:
-        m_s = _blocks.herm(_blocks.gram(x, mdx))
+        m_s = blocks.herm(blocks.gram(x, mdx))
         g = g - (r @ m_s + m_s @ r) / 2
         rhs = rhs - mdx @ r
     lam_dot = g if rules.whole else jnp.diagonal(g).real
     along = jnp.zeros_like(g) if rules.whole else _between(res, g)
     if mdx is not None:
         along = along - m_s / 2
-    z = -_sylvester.solve(res.system, rhs, rules.settings)
+    z = -sylvester.solve(res.system, rhs, rules.settings)
     return lam_dot, x @ along + z
 
 
@@ -111,14 +113,14 @@ def pullback(
     if lb is None:
         c = jnp.zeros_like(r)
     else:
-        c = _blocks.herm(lb) if rules.whole else jnp.diag(lb.astype(r.dtype))
+        c = blocks.herm(lb) if rules.whole else jnp.diag(lb.astype(r.dtype))
     if xb is None:
         return x @ c, -x @ ((r @ c + c @ r) / 2)
-    b = _blocks.gram(x, xb)
+    b = blocks.gram(x, xb)
     if not rules.whole:
         c = c + _between(res, (b - b.conj().T) / 2)
-    zb = -_sylvester.solve(res.system, xb, rules.settings)
-    along = (r @ c + c @ r + _blocks.herm(b)) / 2
+    zb = -sylvester.solve(res.system, xb, rules.settings)
+    along = (r @ c + c @ r + blocks.herm(b)) / 2
     return x @ c + zb, -x @ along - zb @ r
 
 
@@ -140,7 +142,7 @@ class _Commutator(LinearMap):
     def __call__(self, residuals, inputs):
         _, lam, labels = residuals
         (g,) = inputs
-        inside = _clusters.mask(labels)
+        inside = clusters.mask(labels)
         difference = lam[None, :] - lam[:, None]
         f = jnp.where(inside, 0, 1 / jnp.where(inside, 1, difference))
         return [f.astype(g.dtype) * g]
@@ -214,11 +216,11 @@ class _Pull(LinearMap):
         u, q = pullback(res, lb, xb, self.rules)
         b = jnp.zeros_like(res.system.r)
         if xb is not None:
-            b = _blocks.gram(res.system.x, xb)
+            b = blocks.gram(res.system.x, xb)
         if self.rules.whole:
-            skew = _well_posed.turning_part(b, res.system.r, lb)
+            skew = well_posed.turning_part(b, res.system.r, lb)
         else:
-            skew = _well_posed.gauge_part(b, res.facts.labels)
+            skew = well_posed.gauge_part(b, res.facts.labels)
         return [u.conj(), q.conj(), skew.conj()]
 
     def transposed(self):
@@ -251,7 +253,7 @@ class _Check(LinearMap):
         if self.on_unconverged == "nan":
             valid &= res.facts.converged
         elif self.on_unconverged == "warn":
-            jax.debug.callback(_well_posed.warn_unconverged, res.facts.converged)
+            jax.debug.callback(well_posed.warn_unconverged, res.facts.converged)
         like = res.system.x
         return [jnp.where(valid, jnp.zeros_like(like) if t is None else t, jnp.nan) for t in (u, q)]
 
@@ -262,13 +264,13 @@ class _Check(LinearMap):
         facts, x, mx = res.facts, res.system.x, res.system.mx
         if self.whole:
             lb = None if lb is None else lb.conj()
-            judge = _well_posed.space_ill_posed
+            judge = well_posed.space_ill_posed
         else:
-            judge = _well_posed.ill_posed
+            judge = well_posed.ill_posed
         bad = judge(res.lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=derived)
         if self.on_gauge == "nan":
             return ~bad
-        jax.debug.callback(_well_posed.warn_ill_posed, bad)
+        jax.debug.callback(well_posed.warn_ill_posed, bad)
         return jnp.array(True)
 
     def pull(self, residuals, cotangents, active):
@@ -317,8 +319,8 @@ def _attach_jvp(rules, primals, tangents):
     if rules.whole:
         r, values = lam, jnp.diagonal(lam).real
     else:
-        d = _clusters.mask(facts.labels)
-        block = jnp.where(d, _blocks.herm(_blocks.gram(x, ax)), 0)
+        d = clusters.mask(facts.labels)
+        block = jnp.where(d, blocks.herm(blocks.gram(x, ax)), 0)
         r, values = _with_value(jnp.diag(lam).astype(x.dtype), block), lam
     res = _Residuals(System(a, m, x, mx, r, facts.fixed), values, facts)
     leaves, tree = jax.tree.flatten(res)

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _tolerances
-from jax_peig._rounds import Columns, Round, improve
-from jax_peig._systems import Systems
-from jax_peig._types import Array, Block
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.types import Array, Block
+from jax_peig._derivatives.rounds import Columns, Round, improve
+from jax_peig._derivatives.systems import Systems
 
 # Rounds of a solver: the first does the work, the others mend what rounding, a solver's own more
 # optimistic test, and the guard vectors' errors have left.
@@ -78,16 +78,16 @@ def solve(
     """
     fixed, count = systems.fixed, rhs.shape[1]
     which = jnp.arange(count) % systems.lam.shape[0]
-    noise, one = ROUNDING * _tolerances.eps(rhs.dtype), jnp.ones_like(full[0])
-    size = _blocks.column_norms(rhs)
+    noise, one = ROUNDING * tolerances.eps(rhs.dtype), jnp.ones_like(full[0])
+    size = blocks.column_norms(rhs)
     present = ~(size <= noise * full)  # NaN is
     # Of norm one from here on.
-    scale = jnp.where(present, _blocks.reciprocal(size), 0)
+    scale = jnp.where(present, blocks.reciprocal(size), 0)
     rhs = jnp.where(present[None, :], rhs * (systems.sign * scale).astype(rhs.dtype)[None, :], 0)
     target = jnp.maximum(fixed.tol, noise * full * scale)
     norm_a, norm_m = fixed.norms
     stiffness = norm_a + jnp.abs(systems.lam) * norm_m
-    natural = _blocks.reciprocal(jnp.max(stiffness))  # what z is no shorter than
+    natural = blocks.reciprocal(jnp.max(stiffness))  # what z is no shorter than
     rounds = [functools.partial(improve, systems, name, max_steps) for name in solvers]
 
     def turn(own: Array, solver, columns: Columns) -> Round:
@@ -108,8 +108,8 @@ def solve(
         )
         z = state.z[:, own] + systems.within(step)
         r = rhs[:, own] - systems(z, which[own])
-        norms = _blocks.scaled_norms(r, one)
-        floor = noise * stiffness[which[own]] * _blocks.scaled_norms(z, natural)
+        norms = blocks.scaled_norms(r, one)
+        floor = noise * stiffness[which[own]] * blocks.scaled_norms(z, natural)
         better = asked & (norms < state.norms[own])  # NaN is not, nor is it kept
         done = better & (norms <= jnp.maximum(target[own], floor))
         gained = done | ~asked | (better & (norms <= GAIN * state.norms[own]))

@@ -22,11 +22,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _complement, _well_posed
-from jax_peig._linear_map import LinearMap, bind, jvp_along
-from jax_peig._operators import Operator, apply_hermitian
-from jax_peig._systems import Fixed, Systems
-from jax_peig._types import Array, Block
+from jax_peig._core import blocks
+from jax_peig._core.linear_map import LinearMap, bind, jvp_along
+from jax_peig._core.types import Array, Block
+from jax_peig._derivatives import solve as systems_solve
+from jax_peig._derivatives import well_posed
+from jax_peig._derivatives.systems import Fixed, Systems
+from jax_peig._operators.operator import Operator, apply_hermitian
 
 
 class System(NamedTuple):
@@ -44,7 +46,7 @@ class System(NamedTuple):
 class Settings:
     """How the systems are solved: the static, hashable part."""
 
-    solvers: tuple[Any, ...]  # tried one after the other, see `_complement`
+    solvers: tuple[Any, ...]  # tried one after the other, see `_derivatives.solve`
     max_steps: int
     sign: int  # 1 where the systems are positive definite, -1 where negative
     on_unconverged: str
@@ -60,17 +62,17 @@ def solve(system: System, b: Block, settings: Settings) -> Block:
         return jnp.zeros_like(b)
     leaves, tree = jax.tree.flatten(system)
     (z,) = bind(_Inverse(tree, settings), leaves, [b])
-    return _blocks.project_out(z, system.x, system.mx)
+    return blocks.project_out(z, system.x, system.mx)
 
 
 def _dual_project(block: Block, x: Block, mx: Block) -> Block:
     """P^H B = B - M X (X^H B)."""
-    return _blocks.project_out(block, mx, x)
+    return blocks.project_out(block, mx, x)
 
 
 def _completed(system: System, z: Block) -> Block:
     """L(Z), with R a full matrix."""
-    inside = _blocks.gram(system.mx, z)
+    inside = blocks.gram(system.mx, z)
     pz = z - system.x @ inside
     image = apply_hermitian(system.a, pz) - apply_hermitian(system.m, pz) @ system.r
     return _dual_project(image, system.x, system.mx) + system.mx @ inside
@@ -139,7 +141,7 @@ class _Copies(LinearMap):
 
 def _invert(system: System, b: Block, settings: Settings) -> Block:
     """L^{-1}(B): closed form on span(X), an iterative or a spectral solve on the complement."""
-    inside = _blocks.gram(system.x, b)
+    inside = blocks.gram(system.x, b)
     # Twice: where B lies in span(M X) to rounding, the first projection leaves rounding of its
     # size, along M X as well.
     rhs = _dual_project(_dual_project(b, system.x, system.mx), system.x, system.mx)
@@ -147,10 +149,10 @@ def _invert(system: System, b: Block, settings: Settings) -> Block:
     systems = Systems(
         system.a, system.m, system.x, system.mx, jnp.diagonal(r).real, system.fixed, settings.sign
     )
-    full = _blocks.column_norms(b)
-    z, converged, *_ = _complement.solve(systems, rhs, full, settings.solvers, settings.max_steps)
+    full = blocks.column_norms(b)
+    z, converged, *_ = systems_solve.solve(systems, rhs, full, settings.solvers, settings.max_steps)
     if settings.on_unconverged == "nan":
         z = jnp.where(converged[None, :], z, jnp.nan)
     elif settings.on_unconverged == "warn":
-        jax.debug.callback(_well_posed.warn_unconverged, jnp.all(converged))
+        jax.debug.callback(well_posed.warn_unconverged, jnp.all(converged))
     return z + system.x @ inside

@@ -7,8 +7,9 @@ and what is known of them from the forward solve: the guard vectors and the spec
 
 from typing import NamedTuple
 
-from jax_peig import _blocks
-from jax_peig._eigensolvers.ritz import (
+from jax_peig._core import blocks
+from jax_peig._core.types import Array, Block
+from jax_peig._eigensolvers.convergence import (
     Complement,
     Lengths,
     Ritz,
@@ -16,8 +17,7 @@ from jax_peig._eigensolvers.ritz import (
     multiply,
     residuals,
 )
-from jax_peig._operators import Operator
-from jax_peig._types import Array, Block
+from jax_peig._operators.operator import Operator
 
 
 class Guards(NamedTuple):
@@ -70,8 +70,8 @@ class Systems(NamedTuple):
 
     def within(self, z: Block) -> Block:
         """P Z."""
-        return _blocks.project_out(z, self.x, self.mx)
+        return blocks.project_out(z, self.x, self.mx)
 
     def dual(self, r: Block) -> Block:
         """P^H R."""
-        return _blocks.project_out(r, self.mx, self.x)
+        return blocks.project_out(r, self.mx, self.x)

@@ -22,9 +22,10 @@ import warnings
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig import _blocks, _clusters, _tolerances
-from jax_peig._results import PartialEigh
-from jax_peig._types import Array, Block
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.results import PartialEigh
+from jax_peig._core.types import Array, Block
+from jax_peig._diagnostics import clusters
 
 # How much faster than eigenvalues a loss may vary: the part of a cotangent that depends on the
 # gauge because a cluster has a width is at most this times width / scale.
@@ -33,7 +34,7 @@ STEEPNESS = 100
 
 def gauge_part(b: Array, labels: Array) -> Array:
     """D o (B - B^H), what of B = X^H Xb belongs to rotations inside clusters: eq. 2.13."""
-    return jnp.where(_clusters.mask(labels), b - b.conj().T, 0)
+    return jnp.where(clusters.mask(labels), b - b.conj().T, 0)
 
 
 def ill_posed(
@@ -63,22 +64,20 @@ def ill_posed(
     derived : bool
         ``skew``, ``lb`` and ``xb`` are tangents of those.
     """
-    d = _clusters.mask(labels)
+    d = clusters.mask(labels)
     allowed = _allowed(values, d)
     bad = jnp.array(False)
     touched = jnp.zeros(d.shape[0], bool)
     if xb is not None:
         # Rounding of B_ij is of the size ||x_i|| ||xb_j||.
-        size = _over_cluster(_blocks.column_norms(x), d) * _over_cluster(
-            _blocks.column_norms(xb), d
-        )
+        size = _over_cluster(blocks.column_norms(x), d) * _over_cluster(blocks.column_norms(xb), d)
         bad |= jnp.any(jnp.abs(skew) > allowed * size[None, :])
-        b = jnp.where(d, _blocks.gram(x, xb), 0)
-        small = _tolerances.gauge(values.dtype)
+        b = jnp.where(d, blocks.gram(x, xb), 0)
+        small = tolerances.gauge(values.dtype)
         touched = _over_cluster(jnp.max(jnp.abs(b), axis=1), d) > small * size
         if not derived:
-            rest = _blocks.column_norms(xb - mx @ _blocks.herm(b))
-            relevant = rest > small * _over_cluster(_blocks.column_norms(xb), d)
+            rest = blocks.column_norms(xb - mx @ blocks.herm(b))
+            relevant = rest > small * _over_cluster(blocks.column_norms(xb), d)
             bad |= jnp.any(cut & relevant)
     if lb is not None:
         spread = jnp.where(d, jnp.abs(lb[:, None] - lb[None, :]), 0)
@@ -92,7 +91,7 @@ def turning_part(b: Array, r: Array, rb: Array | None) -> Array:
     skew = b - b.conj().T
     if rb is None:
         return skew
-    c = _blocks.herm(rb)
+    c = blocks.herm(rb)
     return skew + 2 * (r @ c - c @ r)
 
 
@@ -116,19 +115,19 @@ def space_ill_posed(
     3. cut    where k cuts a cluster, Xb of its pairs lies in the span of M X. Of R alone it is no
               fault in the first derivative: as of eigenvalues alone, a generalised gradient.
     """
-    small = _tolerances.gauge(values.dtype)
+    small = tolerances.gauge(values.dtype)
     size, bad = jnp.zeros_like(values[0]), jnp.array(False)
     if xb is not None:
-        lengths = _blocks.column_norms(xb)
-        size = jnp.max(_blocks.column_norms(x)) * jnp.max(lengths)
+        lengths = blocks.column_norms(xb)
+        size = jnp.max(blocks.column_norms(x)) * jnp.max(lengths)
         if not derived:
-            rest = _blocks.column_norms(xb - mx @ _blocks.gram(x, xb))
+            rest = blocks.column_norms(xb - mx @ blocks.gram(x, xb))
             bad = jnp.any(cut & (rest > small * jnp.max(lengths)))
     if lb is not None:
         largest = jnp.max(jnp.abs(lb))
         size = size + jnp.max(jnp.abs(values)) * largest
         if xb is None and not derived:
-            d, c = _clusters.mask(labels), _blocks.herm(lb)
+            d, c = clusters.mask(labels), blocks.herm(lb)
             average = d.astype(values.dtype) / jnp.sum(d, axis=1, keepdims=True, dtype=values.dtype)
             mean = average @ jnp.diagonal(c).real
             off = jnp.where(d, c - jnp.diag(mean).astype(c.dtype), 0)
@@ -141,7 +140,7 @@ def _allowed(values: Array, d: Array) -> Array:
     scale = jnp.max(jnp.abs(values))
     width = jnp.where(d, jnp.abs(values[:, None] - values[None, :]), 0)
     width = jnp.max(width, axis=1, keepdims=True) / jnp.where(scale > 0, scale, 1)
-    return _tolerances.gauge(values.dtype) + STEEPNESS * jnp.maximum(width, width.T)
+    return tolerances.gauge(values.dtype) + STEEPNESS * jnp.maximum(width, width.T)
 
 
 def _over_cluster(size: Array, d: Array) -> Array:
@@ -199,7 +198,7 @@ def project_gauge(result: PartialEigh, cotangent: Array) -> Array:
             f"that of the eigenvectors, {x.shape}."
         )
     mx = x if result.info.MX is None else result.info.MX
-    skew = gauge_part(_blocks.gram(x, cotangent.conj()), result.info.clusters)
+    skew = gauge_part(blocks.gram(x, cotangent.conj()), result.info.clusters)
     return cotangent - (mx @ skew).conj() / 2
 
 

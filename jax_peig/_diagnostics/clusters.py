@@ -7,10 +7,10 @@ Eigenvalue Problem (1998), chapter 15.
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _tolerances
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.types import Array, Block
 from jax_peig._linear_solvers import minres
-from jax_peig._operators import Operator
-from jax_peig._types import Array, Block
+from jax_peig._operators.operator import Operator
 from jax_peig.bounds import second_order
 
 # MINRES on M for the error bounds: its residual enters squared and times the condition number of M.
@@ -40,7 +40,7 @@ def error_bounds(
         return norm + noise, jnp.array(0), jnp.array(True)
     # By a matrix product, which is computed once: where r is rounding, each fusion that computes it
     # anew finds other digits.
-    unit = r @ jnp.diag(_blocks.reciprocal(norm).astype(r.dtype))
+    unit = r @ jnp.diag(blocks.reciprocal(norm).astype(r.dtype))
     report = minres.solve_and_report(
         lambda block, _: m(block), unit, jnp.full_like(norm, MASS_TOLERANCE), MASS_STEPS
     )
@@ -60,7 +60,7 @@ def error_bounds(
 
 def rounding(values: Array, norms) -> Array:
     """The rounding of a residual of a unit vector: eps (||A|| + |lam| ||M||), (b,)."""
-    return _tolerances.eps(values.dtype) * (norms[0] + jnp.abs(values) * norms[1])
+    return tolerances.eps(values.dtype) * (norms[0] + jnp.abs(values) * norms[1])
 
 
 def error_estimates(
@@ -93,14 +93,14 @@ def error_estimates(
     k = bounds.shape[0]
     distance = places[k:, None] - places[None, :k]  # (b - k, k)
     # Guard vectors that were not in one Rayleigh-Ritz with the pairs.
-    along = jnp.abs(_blocks.gram(vectors[:, k:], r[:, :k]))
+    along = jnp.abs(blocks.gram(vectors[:, k:], r[:, :k]))
     own = jnp.sum(jnp.minimum(second_order(along, distance), along), axis=0)
     # What has no guard vector begins behind the last; or, a part of it, at one that is not resolved
     # from the pair yet.
     resolved = (lengths[0] * lengths[1])[k:, None] <= distance
     gap = jnp.min(jnp.where(resolved, jnp.inf, distance), axis=0, initial=jnp.inf)
     gap = jnp.minimum(gap, places[-1] - places[:k])
-    share = jnp.sum((along * _blocks.reciprocal(bounds)[None, :]) ** 2, axis=0)
+    share = jnp.sum((along * blocks.reciprocal(bounds)[None, :]) ** 2, axis=0)
     rest = bounds * jnp.sqrt(jnp.maximum(1 - share, 0))
     return jnp.minimum(own + second_order(rest, gap) + rounding, bounds)
 
@@ -127,7 +127,7 @@ def degeneracy_tolerance(values: Array, absolute: float | None) -> Array:
     """Distance below which eigenvalues are one cluster: the caller's, or sqrt(eps) max |lam|."""
     if absolute is not None:
         return jnp.array(absolute, values.dtype)
-    return _tolerances.degeneracy(values.dtype) * jnp.max(jnp.abs(values))
+    return tolerances.degeneracy(values.dtype) * jnp.max(jnp.abs(values))
 
 
 def mask(labels: Array) -> Array:

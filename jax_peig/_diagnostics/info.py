@@ -2,16 +2,17 @@
 
 import jax.numpy as jnp
 
-from jax_peig import _clusters, _tolerances
-from jax_peig._eigensolvers.ritz import Lengths, Ritz, relative_residuals, residuals
-from jax_peig._request import Given, Request
-from jax_peig._results import Info, Status
-from jax_peig._types import Array
+from jax_peig._core import tolerances
+from jax_peig._core.results import Info, Status
+from jax_peig._core.types import Array
+from jax_peig._diagnostics import clusters
+from jax_peig._eigensolvers.convergence import Lengths, Ritz, relative_residuals, residuals
+from jax_peig._eigensolvers.problem import Given, Request
 
 
 def diagnose(ritz: Ritz, error_a: Array, error_m: Array, finite: Array) -> Array:
     """The status of a problem that is not one of a Hermitian A and M > 0; CONVERGED otherwise."""
-    limit = _tolerances.hermiticity(error_a.dtype)
+    limit = tolerances.hermiticity(error_a.dtype)
     found = [
         (~ritz.definite, Status.M_NOT_POSITIVE_DEFINITE),
         (error_m > limit, Status.M_NOT_HERMITIAN),
@@ -47,7 +48,7 @@ def account(
     whole = Lengths.of(block, ritz.values, ritz.vectors, norms)
     values, r = ritz.values[:seen], block[:, :seen]
     lengths = Lengths(whole.r[:seen], whole.x[:seen])
-    bounds, mass_products, definite = _clusters.error_bounds(values, r, lengths, given.m, norms)
+    bounds, mass_products, definite = clusters.error_bounds(values, r, lengths, given.m, norms)
     hermitian = status == Status.CONVERGED
     status = jnp.where(hermitian & ~definite, int(Status.M_NOT_POSITIVE_DEFINITE), status)
     valid = hermitian & definite
@@ -56,17 +57,17 @@ def account(
     stopped = jnp.where(ritz.stagnated, int(Status.STAGNATED), int(Status.MAX_STEPS))
     stopped = jnp.where(helpful, stopped, int(Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE))
     status = jnp.where(valid & ~((converged == k) & ritz.complete), stopped, status)
-    tolerance = _clusters.degeneracy_tolerance(values[:k], request.degeneracy_tol)
+    tolerance = clusters.degeneracy_tolerance(values[:k], request.degeneracy_tol)
     beyond = jnp.abs(values[:k, None] - values[None, k:])
     # A further guard vector that has not converged is not a copy of a wanted pair: the first would
     # be one too. Its bound would link everything.
     vague = bounds[k + 1 :] > 0.1 * jnp.min(beyond[:, 1:], axis=0, initial=jnp.inf)
     radii = bounds.at[k + 1 :].set(jnp.where(vague, 0, bounds[k + 1 :]))
-    labels = _clusters.cluster_labels(values, jnp.maximum(radii, tolerance / 2))
+    labels = clusters.cluster_labels(values, jnp.maximum(radii, tolerance / 2))
     cut = jnp.any(labels[:k, None] == labels[None, k:], axis=1)
     places = request.places(ritz.values, given.sigma)
-    rounding = _clusters.rounding(values[:k], norms) * lengths.x[:k]
-    estimates = _clusters.error_estimates(places, ritz.vectors, block, whole, bounds[:k], rounding)
+    rounding = clusters.rounding(values[:k], norms) * lengths.x[:k]
+    estimates = clusters.error_estimates(places, ritz.vectors, block, whole, bounds[:k], rounding)
     info = Info(
         converged=converged,
         residual_norms=lengths.r[:k],

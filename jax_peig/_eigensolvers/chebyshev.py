@@ -5,11 +5,11 @@ unwanted part of the spectrum and fast growing below it, and finds the best vect
 
     Y = p(A) X,  H = Y^H A Y,  G = Y^H M Y,   X <- Y C  with  H C = G C diag(theta),  C^H G C = I
 
-The filter (``filtering.py``) is a loop of products and additions alone, without inner products,
-which the compiler fuses with the product: hence its speed where a product is cheap. On P1 to P5 it
-spends 2.5 to 6.1 times the products of "davidson". The block is wider than k by guard vectors: they
-decide the growth of p at the k-th pair, show the (k+1)-th eigenvalue and find further copies of
-repeated ones.
+The filter (``chebyshev_filter.py``) is a loop of products and additions alone, without inner
+products, which the compiler fuses with the product: hence its speed where a product is cheap. On P1
+to P5 it spends 2.5 to 6.1 times the products of "davidson". The block is wider than k by guard
+vectors: they decide the growth of p at the k-th pair, show the (k+1)-th eigenvalue and find further
+copies of repeated ones.
 
 Eigenvalues nearest to sigma are the smallest of the folded problem (M^{-1} (A - sigma M))^2. Its
 filter is applied, but Rayleigh-Ritz stays that of A; its pairs are ordered by
@@ -22,9 +22,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers import filtering
-from jax_peig._eigensolvers.ritz import (
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.types import Array, Block, BlockFunction
+from jax_peig._eigensolvers import chebyshev_filter
+from jax_peig._eigensolvers.completeness import testify
+from jax_peig._eigensolvers.convergence import (
     Goal,
     Lengths,
     Ritz,
@@ -35,10 +37,8 @@ from jax_peig._eigensolvers.ritz import (
     relative_residuals,
     settled,
 )
-from jax_peig._eigensolvers.witness import testify
-from jax_peig._mass import RoughInverse
-from jax_peig._operators import Operator
-from jax_peig._types import Array, Block, BlockFunction
+from jax_peig._operators.mass_inverse import RoughInverse
+from jax_peig._operators.operator import Operator
 
 # Steps of the filter that a guess is worth.
 GUESS_STEPS = 4
@@ -54,7 +54,7 @@ CONDITION = 1000
 def block_width(n: int, k: int) -> int:
     """The width of the block: k and the guard vectors, in equal panels of whole fours."""
     wanted = k + min(max(6, k // 2), 16)
-    count = -(-wanted // filtering.BLOCK.panel)
+    count = -(-wanted // chebyshev_filter.BLOCK.panel)
     return min(n, count * 4 * -(-wanted // (4 * count)))
 
 
@@ -114,12 +114,12 @@ def solve(
         (A - sigma M)^{-1}.
     """
     if sigma is None:
-        sifter = filtering.Filter(a, m, inverse, interval, norms, goal, None, None)
+        sifter = chebyshev_filter.Filter(a, m, inverse, interval, norms, goal, None, None)
         return _iterate(_Problem(a, m, sifter, norms, goal, key, None), start, worthwhile)
     # Squares of eigenvalues neither overflow nor vanish for A / unit.
-    unit = _power_of_two(norms[0] * _blocks.reciprocal(norms[1]))
+    unit = _power_of_two(norms[0] * blocks.reciprocal(norms[1]))
     low, high = (end / unit for end in interval)
-    sifter = filtering.Filter(
+    sifter = chebyshev_filter.Filter(
         _times(a, 1 / unit), m, inverse, (low, high), (norms[0] / unit, norms[1]), goal,
         sigma / unit, None if op_inv is None else _times(op_inv, unit),
     )  # fmt: skip
@@ -159,7 +159,9 @@ def improve(
     """
     key, key_of_witnesses = jax.random.split(key)
     few = goal._replace(max_steps=min(GUESS_STEPS, goal.max_steps))
-    sifter = filtering.Filter(a, None, None, interval, norms, few, None, None, filtering.GUESS)
+    sifter = chebyshev_filter.Filter(
+        a, None, None, interval, norms, few, None, None, chebyshev_filter.GUESS
+    )
     ritz = _iterate(_Problem(a, None, sifter, norms, few, key, None), guess, worthwhile)
     if goal.k == guess.shape[0]:
         return ritz, jnp.asarray(ritz.complete)  # there is nothing else
@@ -208,7 +210,7 @@ class _Problem(NamedTuple):
 
     operator: BlockFunction
     mass: Operator | None
-    filter: filtering.Filter
+    filter: chebyshev_filter.Filter
     norms: tuple[Array, Array]
     goal: Goal
     key: Array
@@ -242,7 +244,7 @@ class _Problem(NamedTuple):
         )
 
     def iterate(self, state: _State) -> _State:
-        pairs = filtering.Pairs(
+        pairs = chebyshev_filter.Pairs(
             state.x, state.ax, state.mx, state.theta, state.place, state.relative
         )
         none = jnp.zeros_like(state.products)
@@ -261,30 +263,30 @@ class _Problem(NamedTuple):
     def rayleigh_ritz(self, state: _State, block: Block) -> _State:
         """The best pairs in the span of ``block``, every product computed afresh."""
         dtype, width = block.dtype, block.shape[1]
-        block = _blocks.unit_columns(block)
+        block = blocks.unit_columns(block)
         product = multiply(self.mass, block)
-        g = _blocks.gram(block, product)
-        small, negative = _blocks.orthonormalizer(g)
+        g = blocks.gram(block, product)
+        small, negative = blocks.orthonormalizer(g)
 
         def again(block):
             """Orthonormal first; random columns for those that were dependent to rounding."""
             key = jax.random.fold_in(self.key, state.step)
-            fresh = _blocks.random_block(key, block.shape[0], width, dtype)
-            alive = _blocks.present(small)
+            fresh = blocks.random_block(key, block.shape[0], width, dtype)
+            alive = blocks.present(small)
             ortho = block @ small
-            fresh = _blocks.project_out(fresh, ortho, product @ small)
-            block = jnp.where(alive[None, :], ortho, _blocks.unit_columns(fresh))
+            fresh = blocks.project_out(fresh, ortho, product @ small)
+            block = jnp.where(alive[None, :], ortho, blocks.unit_columns(fresh))
             dual = multiply(self.mass, block)
-            g = _blocks.gram(block, dual)
-            return block, dual, g, _blocks.orthonormalizer(g)[0]
+            g = blocks.gram(block, dual)
+            return block, dual, g, blocks.orthonormalizer(g)[0]
 
         ill = _condition(small, g) > CONDITION
         block, product, g, small = jax.lax.cond(
             ill, again, lambda block: (block, product, g, small), block
         )
         image = self.a(block)
-        h = small.conj().T @ _blocks.gram(block, image) @ small
-        theta, c = _blocks.eigh(_blocks.herm(h))
+        h = small.conj().T @ blocks.gram(block, image) @ small
+        theta, c = blocks.eigh(blocks.herm(h))
         c = small @ c
         mass_products = 0 if self.mass is None else width * (1 + ill.astype(int))
         return state._replace(
@@ -312,7 +314,7 @@ class _Problem(NamedTuple):
         reached = jnp.stack([worst, doubt(line, lengths, goal)])
         better = reached < 0.9 * state.best
         since = jnp.where(jnp.any(better), 0, state.since + 1)
-        stuck = (since >= PATIENCE) & (worst < ROUNDING * _tolerances.eps(worst.dtype))
+        stuck = (since >= PATIENCE) & (worst < ROUNDING * tolerances.eps(worst.dtype))
         return state._replace(
             relative=relative,
             best=jnp.where(better, reached, state.best),
@@ -359,5 +361,5 @@ class _Problem(NamedTuple):
 def _condition(small: Array, g: Array) -> Array:
     """Condition number of the scaled Gram matrix ``g``, from its orthonormalizer."""
     scaled = small * jnp.sqrt(jnp.abs(jnp.diagonal(g)))[:, None].astype(small.dtype)
-    inverse = _blocks.column_norms(scaled) ** 2
+    inverse = blocks.column_norms(scaled) ** 2
     return jnp.where(jnp.all(inverse > 0), jnp.max(inverse), jnp.inf)

@@ -24,11 +24,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.ritz import SAFETY, Goal, multiply
-from jax_peig._mass import RoughInverse
-from jax_peig._operators import Operator
-from jax_peig._types import Array, Block, BlockFunction
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.types import Array, Block, BlockFunction
+from jax_peig._eigensolvers.convergence import SAFETY, Goal, multiply
+from jax_peig._operators.mass_inverse import RoughInverse
+from jax_peig._operators.operator import Operator
 
 # With a solve the wanted values stand far out, and the first Ritz values say nothing of how far.
 INVERSE_DEGREE = 4
@@ -179,8 +179,8 @@ class Filter(NamedTuple):
         """
         norm_a, norm_m = self.norms
         width = norm_m * (self.spectrum[1] - self.spectrum[0])
-        mixed = jnp.max(pairs.relative[: self.goal.k]) * norm_a * _blocks.reciprocal(width)
-        eps = _tolerances.eps(mixed.dtype)
+        mixed = jnp.max(pairs.relative[: self.goal.k]) * norm_a * blocks.reciprocal(width)
+        eps = tolerances.eps(mixed.dtype)
         return eps**-GROWTH / jnp.clip(mixed, eps ** (GROWTH_LIMIT - GROWTH), 1)
 
     def degrees(self, pairs: Pairs, interval: Interval) -> Array:
@@ -191,7 +191,7 @@ class Filter(NamedTuple):
         """
         k, tol, relative = self.goal.k, self.goal.tol, pairs.relative
         ratio = (interval.centre - interval.place) / interval.half
-        growth = jnp.maximum(jnp.arccosh(jnp.maximum(ratio, 1)), _tolerances.eps(ratio.dtype))
+        growth = jnp.maximum(jnp.arccosh(jnp.maximum(ratio, 1)), tolerances.eps(ratio.dtype))
         wanted = jnp.arange(growth.shape[0]) < k
         gain = jnp.maximum(2 * relative / (self.effort.aim * tol), jnp.e)
         need = jnp.where(wanted & (relative > SAFETY * tol), jnp.log(gain) / growth, 0)
@@ -293,7 +293,7 @@ def half_width(lower: Array, upper: Array, lowest: Array, narrow: Array | float 
     would grow over it by more than rounding bears.
     """
     half = jnp.maximum((upper - lower) / 2, narrow * (upper - lowest))
-    least = _tolerances.eps(half.dtype) * jnp.maximum(jnp.abs(upper), jnp.abs(lowest))
+    least = tolerances.eps(half.dtype) * jnp.maximum(jnp.abs(upper), jnp.abs(lowest))
     half = jnp.maximum(half, least)
     return jnp.where(half > 0, half, 1)
 

@@ -18,10 +18,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.filtering import Filter, Interval, Pairs, half_width
-from jax_peig._eigensolvers.ritz import SAFETY, Lengths, Ritz, relative_residuals
-from jax_peig._types import Array, Block
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.types import Array, Block
+from jax_peig._eigensolvers.chebyshev_filter import Filter, Interval, Pairs, half_width
+from jax_peig._eigensolvers.convergence import SAFETY, Lengths, Ritz, relative_residuals
 
 WIDTH = 4
 ROUNDS = 40
@@ -68,23 +68,23 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array, asked: Array)
     goal, dtype = sifter.goal, x.dtype
     known = goal.sign * pairs.values
     scale = sifter.norms[0]
-    rounding = _tolerances.rank(dtype) * scale
-    most = _tolerances.eps(dtype) ** -GROWTH_LIMIT
+    rounding = tolerances.rank(dtype) * scale
+    most = tolerances.eps(dtype) ** -GROWTH_LIMIT
 
     def a(block):
         return goal.sign * sifter.operator(block)
 
     def apart(block):
         for _ in range(2):
-            block = _blocks.project_out(block, x, x)
+            block = blocks.project_out(block, x, x)
         return block
 
     def ritz(block, amplitude):
         """Rayleigh-Ritz in the complement, and the components in the new basis."""
-        small, _ = _blocks.orthonormalizer(_blocks.gram(block, block))
+        small, _ = blocks.orthonormalizer(blocks.gram(block, block))
         block = apart(block @ small)
         ay = a(block)
-        theta, c = _blocks.rayleigh_ritz(_blocks.gram(block, ay), _blocks.gram(block, block))
+        theta, c = blocks.rayleigh_ritz(blocks.gram(block, ay), blocks.gram(block, block))
         turned = jnp.abs(small @ c) ** 2
         return block @ c, ay @ c, theta, jnp.sqrt(turned.T @ amplitude**2)
 
@@ -94,7 +94,7 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array, asked: Array)
         lengths = Lengths.of(r, state.theta, state.y, sifter.norms)
         length, relative = lengths.r, relative_residuals(lengths, state.theta, sifter.norms)
         missed = distance[0] < -rounding
-        strict = min(goal.tol, _tolerances.eps(dtype) ** 0.5)
+        strict = min(goal.tol, tolerances.eps(dtype) ** 0.5)
         distinct = distance[0] > rounding
         needed = state.amplitude[0] * jnp.where(distinct, distance[0], 1)
         shortfall = jnp.where(distinct, length[0] / needed, jnp.inf)
@@ -117,7 +117,7 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array, asked: Array)
 
         def growth(t):
             rate = jnp.arccosh(jnp.maximum((interval.centre - t) / half, 1))
-            return jnp.maximum(rate, _tolerances.eps(dtype))
+            return jnp.maximum(rate, tolerances.eps(dtype))
 
         gain = jnp.clip(REACH * state.shortfall, LEAST_GAIN, GAIN)
         degree = jnp.minimum(
@@ -135,7 +135,7 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array, asked: Array)
         return judge(state)
 
     width = min(WIDTH, n - k)
-    start = _blocks.unit_columns(apart(_blocks.random_block(key, n, width, dtype)))
+    start = blocks.unit_columns(apart(blocks.random_block(key, n, width, dtype)))
     amplitude = jnp.full(width, CHANCE / n**0.5, known.dtype)
     y, ay, theta, amplitude = ritz(start, amplitude)
     no = jnp.array(False)

@@ -4,11 +4,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _tolerances
-from jax_peig._mass import RoughInverse
-from jax_peig._monitor import Monitor
-from jax_peig._operators import Operator
-from jax_peig._types import Array, Block
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.monitor import Monitor
+from jax_peig._core.types import Array, Block
+from jax_peig._operators.mass_inverse import RoughInverse
+from jax_peig._operators.operator import Operator
 
 # The recurrence's residuals have to be this much below the tolerance, so that the true ones are.
 SAFETY = 0.5
@@ -103,9 +103,9 @@ class Lengths(NamedTuple):
     def of(cls, r: Block, values: Array, vectors: Block, norms) -> "Lengths":
         """In one pass each: divided by their natural sizes the squares cannot overflow."""
         norm_a, norm_m = norms
-        natural = jnp.sqrt(_blocks.reciprocal(norm_m))  # of M-orthonormal vectors
+        natural = jnp.sqrt(blocks.reciprocal(norm_m))  # of M-orthonormal vectors
         size = (norm_a + jnp.max(jnp.abs(values)) * norm_m) * natural
-        return cls(_blocks.scaled_norms(r, size), _blocks.scaled_norms(vectors, natural))
+        return cls(blocks.scaled_norms(r, size), blocks.scaled_norms(vectors, natural))
 
 
 def relative_residuals(lengths: Lengths, values: Array, norms) -> Array:
@@ -128,7 +128,7 @@ def settled(theta: Array, lengths: Lengths, relative: Array, goal: Goal) -> Arra
     guard = jnp.arange(theta.shape[0]) >= goal.k
     # An eigenvalue lies within ||r|| ||x|| of theta, up to the spread of M's spectrum.
     apart = lengths.r * lengths.x <= APART * (theta - theta[goal.k - 1])
-    strict = min(goal.tol, _tolerances.eps(theta.dtype) ** 0.5)
+    strict = min(goal.tol, tolerances.eps(theta.dtype) ** 0.5)
     return (relative <= SAFETY * jnp.where(guard, strict, goal.tol)) | (guard & apart)
 
 

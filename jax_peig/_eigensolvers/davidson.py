@@ -37,8 +37,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.ritz import (
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.types import Array, Block
+from jax_peig._eigensolvers.convergence import (
     SAFETY,
     Goal,
     Layers,
@@ -48,8 +49,7 @@ from jax_peig._eigensolvers.ritz import (
     multiply,
     relative_residuals,
 )
-from jax_peig._operators import Operator
-from jax_peig._types import Array, Block
+from jax_peig._operators.operator import Operator
 
 __all__ = ["block_width", "default_basis", "solve"]
 
@@ -212,7 +212,7 @@ class _Problem(NamedTuple):
         """V <- V [C, P]: the lowest Ritz vectors, and what the step before adds to them."""
         c, p = state.c, state.previous  # (m, kept), (m, 1)
         for _ in range(2):
-            p = _normalized(p - c @ _blocks.gram(c, p))
+            p = _normalized(p - c @ blocks.gram(c, p))
         both = jnp.concatenate([c, p], axis=1)
         rest = self.size - both.shape[1]
         h = jnp.pad(both.conj().T @ state.h @ both, ((0, rest), (0, rest)))
@@ -243,7 +243,7 @@ class _Problem(NamedTuple):
     def random(self, state: _State) -> Block:
         key = jax.random.fold_in(self.key, state.step)
         n, dtype = state.residual.shape[0], state.residual.dtype
-        return _blocks.random_block(key, n, 1, dtype)
+        return blocks.random_block(key, n, 1, dtype)
 
     def expand(self, state: _State) -> _State:
         """One more vector, and the only product with A: queued, random, or the residual."""
@@ -265,7 +265,7 @@ class _Problem(NamedTuple):
             jax.lax.dynamic_update_slice_in_dim(old, new, i, axis=1)
             for old, new in zip(state.basis, (v, av, mv), strict=False)
         )
-        column = _blocks.gram(basis[0], av)  # (m, 1)
+        column = blocks.gram(basis[0], av)  # (m, 1)
         here = jnp.arange(self.size) == i
         h = jnp.where(here[None, :], column, state.h)
         h = jnp.where(here[:, None], column.conj().T, h)
@@ -289,12 +289,12 @@ class _Problem(NamedTuple):
         Twice is enough: what loses more than half the digits in the first pass is rounding, and is
         dropped.
         """
-        w = _blocks.unit_columns(w)
+        w = blocks.unit_columns(w)
         for _ in range(2):
-            w = _normalized(_blocks.project_out(w, basis.v, basis.m))
+            w = _normalized(blocks.project_out(w, basis.v, basis.m))
         mw = multiply(self.mass, w)
-        square = _blocks.gram(w, mw).real  # (1, 1)
-        inverse = jnp.sqrt(_blocks.reciprocal(square)).astype(w.dtype)
+        square = blocks.gram(w, mw).real  # (1, 1)
+        inverse = jnp.sqrt(blocks.reciprocal(square)).astype(w.dtype)
         return w * inverse, mw * inverse, jnp.all(square >= 0)
 
     def ritz(self, state: _State) -> tuple[Array, Array, Array]:
@@ -311,7 +311,7 @@ class _Problem(NamedTuple):
         # Moved below all others, they come first, and mix with none.
         shift = jnp.diag(jnp.where(first, 4 * spread, 0).astype(h.dtype))
         alive = jnp.arange(self.size) < state.filled
-        theta, c = _blocks.rayleigh_ritz(apart - shift, jnp.diag(alive.astype(h.dtype)))
+        theta, c = blocks.rayleigh_ritz(apart - shift, jnp.diag(alive.astype(h.dtype)))
         lead = c[:, : self.width]
         rayleigh = lead.conj().T @ h @ lead
         found = jnp.arange(self.width) < state.filled
@@ -340,12 +340,12 @@ class _Problem(NamedTuple):
         # Progress of each wanted pair, and of the witness, counted in steps spent on it.
         measured = jnp.append(relative[:k], jnp.where(witness, relative[lowest], jnp.inf))
         # A value that fell is another pair's, whatever residual was in its place before.
-        fell = theta[:k] < state.theta[:k] - _tolerances.rank(r.dtype) * self.norms[0]
+        fell = theta[:k] < state.theta[:k] - tolerances.rank(r.dtype) * self.norms[0]
         better = (measured < 0.9 * state.best) | jnp.append(fell, False)
         spent = jnp.arange(k + 1) == jnp.minimum(state.target, k)
         since = jnp.where(better, 0, state.since + jnp.where(spent, 1, 0))
         best = jnp.where(better, measured, state.best)
-        stuck = (since >= PATIENCE) & (best < ROUNDING * _tolerances.eps(r.dtype))
+        stuck = (since >= PATIENCE) & (best < ROUNDING * tolerances.eps(r.dtype))
         ended = converged[:k] | stuck[:k]
         hopeless = (jnp.all(ended) & ~settled) | (witness & stuck[k]) | state.exhausted
         give_up = hopeless | (state.step >= goal.max_steps)
@@ -390,7 +390,7 @@ class _Problem(NamedTuple):
         distance = (theta - theta[self.goal.k - 1])[lowest]
         # theta is right to ||r|| ||x|| or better, up to the spread of M's spectrum.
         bound = (lengths.r * lengths.x)[lowest]
-        rounding = _tolerances.rank(theta.dtype) * jnp.max(jnp.sum(jnp.abs(state.h), axis=1))
+        rounding = tolerances.rank(theta.dtype) * jnp.max(jnp.sum(jnp.abs(state.h), axis=1))
         missed = distance < -rounding
         heard = (state.filled >= state.deflated + TESTIMONY) | (self.width == self.goal.k)
         apart = (bound > 0) & (bound <= CHANCE / n**0.5 * distance)
@@ -399,5 +399,5 @@ class _Problem(NamedTuple):
 
 def _normalized(column: Block) -> Block:
     """What is left (n, 1) of a unit vector, of unit norm again; zero where it is rounding."""
-    rounding = _blocks.column_norms(column)[0] <= _tolerances.rank(column.dtype)
-    return jnp.where(rounding, 0, _blocks.unit_columns(column))
+    rounding = blocks.column_norms(column)[0] <= tolerances.rank(column.dtype)
+    return jnp.where(rounding, 0, blocks.unit_columns(column))

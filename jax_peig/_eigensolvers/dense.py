@@ -7,11 +7,11 @@ n products with A and M, O(n^2) memory, O(n^3) time: the method of choice for sm
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
-from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.ritz import Complement, Goal, Ritz, Spectrum
-from jax_peig._operators import Operator, matrix_of
-from jax_peig._probe import Probe, identity
-from jax_peig._types import Array, Block
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.types import Array, Block
+from jax_peig._eigensolvers.convergence import Complement, Goal, Ritz, Spectrum
+from jax_peig._operators.operator import Operator, matrix_of
+from jax_peig._operators.probe import Probe, identity
 
 REFINEMENTS = 2
 SIDES = 8  # further pairs kept where there are two sides
@@ -39,7 +39,7 @@ def solve(
         # Cholesky gives NaN for a matrix that is not positive definite.
         definite = jnp.all(jnp.isfinite(lower)) | ~probe_m.finite
         half = solve_triangular(lower, matrix, lower=True)
-        reduced = _blocks.herm(solve_triangular(lower, half.conj().T, lower=True))
+        reduced = blocks.herm(solve_triangular(lower, half.conj().T, lower=True))
         values, y = jnp.linalg.eigh(reduced, symmetrize_input=False)
         vectors = solve_triangular(lower, y, lower=True, trans="C")
     order = _order(values, goal, sigma)
@@ -82,16 +82,16 @@ def _first_order(values: Array, vectors: Block, r: Block) -> Block:
     kept = r.shape[1]
     difference = values[:, None] - values[None, :kept]
     scale = jnp.maximum(jnp.abs(values)[:, None], jnp.abs(values)[None, :kept])
-    skipped = jnp.abs(difference) <= _tolerances.degeneracy(r.dtype) * scale
+    skipped = jnp.abs(difference) <= tolerances.degeneracy(r.dtype) * scale
     skipped |= jnp.arange(values.shape[0])[:, None] < kept
     inverse = jnp.where(skipped, 0, 1 / jnp.where(skipped, 1, difference))
-    return vectors @ (_blocks.gram(vectors, r) * inverse.astype(r.dtype))
+    return vectors @ (blocks.gram(vectors, r) * inverse.astype(r.dtype))
 
 
 def _rayleigh_ritz(matrix: Array, mass: Array, block: Block, goal: Goal, sigma: Array | None):
     """Ritz values and vectors in the span of a nearly M-orthonormal block, with the products."""
     ax, mx = matrix @ block, mass @ block
-    theta, c = _blocks.rayleigh_ritz(_blocks.gram(block, ax), _blocks.gram(block, mx))
+    theta, c = blocks.rayleigh_ritz(blocks.gram(block, ax), blocks.gram(block, mx))
     order = _order(theta, goal, sigma)
     c = c[:, order]
     return theta[order], block @ c, ax @ c, mx @ c
@@ -109,7 +109,7 @@ def _materialize(operator: Operator, eye: Array) -> tuple[Array, Probe]:
     explicit = matrix_of(operator)
     if explicit is None:
         matrix = operator(eye)
-        part = _blocks.herm(matrix)
+        part = blocks.herm(matrix)
         size = jnp.linalg.norm(matrix)
         error = jnp.linalg.norm(matrix - part) * 2 / jnp.where(size > 0, size, 1)
     else:  # its Hermitian part, see `hermitian_part`

@@ -21,8 +21,9 @@ Differences from the textbook and from ``jax.experimental.sparse.linalg.lobpcg_s
 5. Guard vectors: the block is wider than k. They speed up convergence, find the further copies of a
    repeated eigenvalue, and tell the gap. The iteration goes on until the first of them shows that
    the (k+1)-th eigenvalue is another one, or is converged itself.
-6. Where no preconditioner is given T is a polynomial in A (``polynomial.py``): as many products, a
-   quarter of the steps or fewer, and a step's inner products most often cost more than its product.
+6. Where no preconditioner is given T is a polynomial in A (``lobpcg_polynomial.py``): as many
+   products, a quarter of the steps or fewer, and a step's inner products most often cost more than
+   its product.
 7. From a random block W has s columns, fewer than the block: those that are not `settled` yet, the
    largest residuals first. That saves a tenth to a third of the products. Guard vectors mostly come
    first, and have to: where they waited for the wanted pairs, a tenth to a fifth more was saved,
@@ -35,9 +36,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _tolerances
-from jax_peig._eigensolvers.polynomial import Polynomial, further
-from jax_peig._eigensolvers.ritz import (
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.types import Array, Block
+from jax_peig._eigensolvers.convergence import (
     Goal,
     Layers,
     Lengths,
@@ -49,8 +50,8 @@ from jax_peig._eigensolvers.ritz import (
     relative_residuals,
     settled,
 )
-from jax_peig._operators import Operator
-from jax_peig._types import Array, Block
+from jax_peig._eigensolvers.lobpcg_polynomial import Polynomial, further
+from jax_peig._operators.operator import Operator
 
 __all__ = ["block_width", "solve"]
 
@@ -176,10 +177,10 @@ class _Problem(NamedTuple):
         ``least``, become zero.
         """
         product = multiply(self.mass, block)
-        g = _blocks.gram(block, product)
+        g = blocks.gram(block, product)
         keep = jnp.abs(jnp.diagonal(g)) > least**2
         g = jnp.where(keep[:, None] & keep[None, :], g, 0)
-        small, negative = _blocks.orthonormalizer(g)
+        small, negative = blocks.orthonormalizer(g)
         block = block @ small
         return block, block if self.mass is None else product @ small, ~negative
 
@@ -226,21 +227,21 @@ class _Problem(NamedTuple):
         """Rayleigh-Ritz in the span of X, its products computed afresh; P orthonormal to it."""
         width = state.theta.shape[0]
         v = state.basis[0][:, :width]
-        v, _, once = self.orthonormal(_blocks.unit_columns(v))
+        v, _, once = self.orthonormal(blocks.unit_columns(v))
         v, mv, twice = self.orthonormal(v)
         av = self.a(v)
-        g = _blocks.gram(v, mv)
-        theta, c = _blocks.rayleigh_ritz(_blocks.gram(v, av), g)
+        g = blocks.gram(v, mv)
+        theta, c = blocks.rayleigh_ritz(blocks.gram(v, av), g)
         x = tuple(block @ c for block in self.pack(Layers(v, av, mv)))
         p = tuple(block[:, width:] for block in state.basis)
-        inner = _blocks.gram(Layers.of(x).m, p[0])
+        inner = blocks.gram(Layers.of(x).m, p[0])
         p = tuple(block - old @ inner for block, old in zip(p, x, strict=True))
-        q, _ = _blocks.orthonormalizer(_blocks.gram(p[0], Layers.of(p).m))
+        q, _ = blocks.orthonormalizer(blocks.gram(p[0], Layers.of(p).m))
         basis = tuple(jnp.concatenate([x, p @ q], axis=1) for x, p in zip(x, p, strict=True))
         return state._replace(
             basis=basis,
-            small=_blocks.herm(_blocks.gram(basis[0], basis[1])),
-            alive=jnp.concatenate([_kept(c), _blocks.present(q)]),
+            small=blocks.herm(blocks.gram(basis[0], basis[1])),
+            alive=jnp.concatenate([_kept(c), blocks.present(q)]),
             theta=theta,
             products=state.products + width,
             products_M=state.products_M + (0 if self.mass is None else 2 * width),
@@ -267,7 +268,7 @@ class _Problem(NamedTuple):
         better = worst < 0.9 * state.best
         since = jnp.where(better, 0, state.since + 1)
         best = jnp.minimum(worst, state.best)
-        stuck = (since >= PATIENCE) & (best < ROUNDING * _tolerances.eps(r.dtype))
+        stuck = (since >= PATIENCE) & (best < ROUNDING * tolerances.eps(r.dtype))
         stop = found | ~finite | (state.step >= goal.max_steps) | stuck
         due = stop | (state.step % REFRESH == 0)
         history = goal.monitor.record(
@@ -295,16 +296,16 @@ class _Problem(NamedTuple):
         sqrt(eps) of error, to stay below the tolerance. (With |L^{-1}|^2 up to 1e6, or up to 1e3 at
         the default tolerance, some clusters took ten times the steps.)
         """
-        g = _blocks.gram(w, mw)
+        g = blocks.gram(w, mw)
         diagonal = jnp.diagonal(g).real
-        scale = _blocks.reciprocal(jnp.sqrt(diagonal)).astype(g.dtype)
-        c = _blocks.gram(basis.v, mw) * scale[None, :]
+        scale = blocks.reciprocal(jnp.sqrt(diagonal)).astype(g.dtype)
+        c = blocks.gram(basis.v, mw) * scale[None, :]
         eye = jnp.eye(g.shape[0], dtype=g.dtype)
         # A zero column of W is left alone.
         g = scale[:, None] * g * scale[None, :] + jnp.where(scale == 0, eye, 0)
-        (inverse,) = _blocks.inverse_factor(g - c.conj().T @ c)  # NaN where not definite
+        (inverse,) = blocks.inverse_factor(g - c.conj().T @ c)  # NaN where not definite
         size = jnp.sum(jnp.abs(inverse) ** 2) / inverse.shape[1]
-        eps = _tolerances.eps(g.dtype)
+        eps = tolerances.eps(g.dtype)
         limit = min(0.1 * eps**-0.25, (0.1 * self.goal.tol * eps**-0.75) ** 2)
         clear = (size <= max(limit, 1.5)) & jnp.all(diagonal >= 0)
         return _New(w, mw, scale, c, inverse, clear, jnp.array(0), jnp.array(True))
@@ -315,7 +316,7 @@ class _Problem(NamedTuple):
         A column that the projection leaves no more than rounding of is dropped.
         """
         w = new.w * new.scale[None, :] - basis.v @ new.c  # of norm 1 before
-        w, mw, definite = self.orthonormal(w, _tolerances.rank(w.dtype))
+        w, mw, definite = self.orthonormal(w, tolerances.rank(w.dtype))
         again = self.measure(w, mw, basis)
         return again._replace(passes=new.passes + 1, definite=new.definite & definite)
 
@@ -325,7 +326,7 @@ class _Problem(NamedTuple):
         For the columns of R whose turn it is.
         """
         turn = state.order[: _step_width(state.theta.shape[0], self.goal)]
-        factor = _blocks.reciprocal(state.lengths[turn]).astype(state.r.dtype)
+        factor = blocks.reciprocal(state.lengths[turn]).astype(state.r.dtype)
         w = state.r[:, turn] * factor[None, :]
         spent = jnp.array(0)
         if isinstance(self.preconditioner, Polynomial):
@@ -333,7 +334,7 @@ class _Problem(NamedTuple):
             w, spent = self.preconditioner(w, plan), w.shape[1] * plan.degree
         else:
             w = self.preconditioner(w)
-        return _blocks.unit_columns(w), spent
+        return blocks.unit_columns(w), spent
 
     def directions(self, w: Block, basis: Layers) -> tuple[_New, Array, Array]:
         """W orthonormal as [X, P] C_1 + W C_2: W, C_1 (2 m, s) and C_2 (s, s)."""
@@ -357,12 +358,12 @@ class _Problem(NamedTuple):
         new, c_old, c_new = self.directions(w, basis)
         aw = self.a(new.w)
         # H = B^H A B for the orthonormal basis B = [X, P, N], N = [X, P] C_1 + W C_2.
-        cross, inside = _blocks.gram(basis.v, aw), _blocks.gram(new.w, aw)
+        cross, inside = blocks.gram(basis.v, aw), blocks.gram(new.w, aw)
         upper = state.small @ c_old + cross @ c_new  # (2 m, s)
         lower = cross.conj().T @ c_old + inside @ c_new
-        corner = _blocks.herm(c_old.conj().T @ upper + c_new.conj().T @ lower)  # (s, s)
+        corner = blocks.herm(c_old.conj().T @ upper + c_new.conj().T @ lower)  # (s, s)
         h = jnp.block([[state.small, upper], [upper.conj().T, corner]])
-        alive = jnp.concatenate([state.alive, _blocks.present(c_new)])
+        alive = jnp.concatenate([state.alive, blocks.present(c_new)])
         theta, c = _rayleigh_ritz(h, alive, width)
         reach = theta[jnp.sum(alive) - 1]  # the largest Ritz value
         if isinstance(self.preconditioner, Polynomial) and self.mass is not None:
@@ -376,7 +377,7 @@ class _Problem(NamedTuple):
         fresh = self.pack(Layers(new.w, aw, new.mw))
         return state._replace(
             basis=tuple(v @ of_old + w @ of_new for v, w in zip(state.basis, fresh, strict=True)),
-            small=_blocks.herm(c.conj().T @ h @ c),
+            small=blocks.herm(c.conj().T @ h @ c),
             alive=_kept(c),
             theta=theta[:width],
             end=further(state.end, theta[0], reach),
@@ -398,12 +399,10 @@ def _rayleigh_ritz(h: Array, alive: Array, width: int) -> tuple[Array, Array]:
     to W.
     """
     spread = jnp.max(jnp.sum(jnp.abs(h), axis=1))
-    behind = jnp.where(
-        jnp.arange(h.shape[0]) >= width, spread * _tolerances.eps(h.dtype) ** 0.75, 0
-    )
+    behind = jnp.where(jnp.arange(h.shape[0]) >= width, spread * tolerances.eps(h.dtype) ** 0.75, 0)
     above = jnp.where(spread > 0, 2 * spread, 1)
     shift = jnp.where(alive, behind, above).astype(h.dtype)
-    theta, c = _blocks.eigh(h + jnp.diag(shift))
+    theta, c = blocks.eigh(h + jnp.diag(shift))
     return theta, jnp.where(alive[:, None], c, 0)
 
 
@@ -419,10 +418,10 @@ def _orthonormal_to(cx: Array, cp: Array) -> Array:
     """
 
     def once(_, cp):
-        cp = _blocks.project_out(_blocks.unit_columns(cp), cx, cx)
-        keep = _blocks.scaled_norms(cp, one) > _tolerances.rank(cp.dtype)
+        cp = blocks.project_out(blocks.unit_columns(cp), cx, cx)
+        keep = blocks.scaled_norms(cp, one) > tolerances.rank(cp.dtype)
         cp = jnp.where(keep[None, :], cp, 0)
-        small, _ = _blocks.orthonormalizer(cp.conj().T @ cp)
+        small, _ = blocks.orthonormalizer(cp.conj().T @ cp)
         return cp @ small
 
     one = jnp.ones((), jnp.finfo(cp.dtype).dtype)

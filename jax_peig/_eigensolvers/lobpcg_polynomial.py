@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jax_peig import _blocks
-from jax_peig._linear_solvers.chebyshev import semi_iteration
-from jax_peig._mass import RoughInverse
-from jax_peig._operators import Operator
-from jax_peig._types import Array, Block
+from jax_peig._core import blocks
+from jax_peig._core.types import Array, Block
+from jax_peig._linear_solvers.semi_iteration import semi_iteration
+from jax_peig._operators.mass_inverse import RoughInverse
+from jax_peig._operators.operator import Operator
 
 MOST = 16  # an even number
 # The gap to the block's end is taken for no more than this part of the spectrum.
@@ -88,7 +88,7 @@ class Polynomial(NamedTuple):
         assert self.inverse is not None
         below = w.conj() * self.inverse.before(w, mw)
         size = jnp.sum(below, axis=0).real
-        quotient = jnp.sum(w.conj() * aw, axis=0).real * _blocks.reciprocal(size)
+        quotient = jnp.sum(w.conj() * aw, axis=0).real * blocks.reciprocal(size)
         return jnp.max(jnp.where(size > 0, quotient, -jnp.inf))
 
     def __call__(self, block: Block, plan: Plan) -> Block:

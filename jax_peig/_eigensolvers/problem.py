@@ -5,9 +5,9 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 
-from jax_peig._monitor import Monitor
-from jax_peig._operators import Operator
-from jax_peig._types import Array, Block
+from jax_peig._core.monitor import Monitor
+from jax_peig._core.types import Array, Block
+from jax_peig._operators.operator import Operator
 
 # (A, Ritz, k) -> Ritz, better pairs.
 Polish: TypeAlias = Callable[[Operator, Any, int], Any]

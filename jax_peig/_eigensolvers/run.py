@@ -5,15 +5,20 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _blocks, _tolerances
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers import chebyshev, davidson, dense, lobpcg
-from jax_peig._eigensolvers.polynomial import Polynomial
-from jax_peig._eigensolvers.ritz import Goal, Ritz, Spectrum, multiply
-from jax_peig._mass import RoughInverse, diagonal_inverse, given_inverse, rough_inverse
-from jax_peig._operators import diagonal_of
-from jax_peig._probe import SAFE_STEPS, STEPS, Probe, probe, spectral_interval
-from jax_peig._request import Given, Request
-from jax_peig._types import Array, Block
+from jax_peig._eigensolvers.convergence import Goal, Ritz, Spectrum, multiply
+from jax_peig._eigensolvers.lobpcg_polynomial import Polynomial
+from jax_peig._eigensolvers.problem import Given, Request
+from jax_peig._operators.mass_inverse import (
+    RoughInverse,
+    diagonal_inverse,
+    given_inverse,
+    rough_inverse,
+)
+from jax_peig._operators.operator import diagonal_of
+from jax_peig._operators.probe import SAFE_STEPS, STEPS, Probe, probe, spectral_interval
 
 # Of everything in every column of a guess, so that none is blind.
 NOISE = 1e-4
@@ -42,7 +47,7 @@ def solve(request: Request, given: Given) -> tuple[Ritz, Probe, Probe, Array]:
         ritz, probe_a, probe_m = dense.solve(given.a, given.m, goal, dtype, given.sigma)
         return ritz, probe_a, probe_m, jnp.array(True)
     keys = jax.random.split(given.key)
-    drawn = _blocks.random_block(keys[0], n, 2 + request.width, dtype)
+    drawn = blocks.random_block(keys[0], n, 2 + request.width, dtype)
     pair, random = drawn[:, :2], drawn[:, 2:]
     # LOBPCG's polynomial without M takes the interval that the probe finds.
     polynomial = request.method == "lobpcg" and given.preconditioner is None
@@ -194,9 +199,9 @@ class _Task(NamedTuple):
         It has a little of everything in every column, and random columns in place of dependent
         ones: guard vectors tell that nothing is missing only of a block of full rank.
         """
-        unit, noise = _blocks.unit_columns(guess), _blocks.unit_columns(self.random)
-        small, _ = _blocks.orthonormalizer(_blocks.gram(unit, multiply(self.given.m, unit)))
-        given, count = _blocks.unit_columns(unit @ small), guess.shape[1]
+        unit, noise = blocks.unit_columns(guess), blocks.unit_columns(self.random)
+        small, _ = blocks.orthonormalizer(blocks.gram(unit, multiply(self.given.m, unit)))
+        given, count = blocks.unit_columns(unit @ small), guess.shape[1]
         rest = noise[:, count : lobpcg.block_width(self.given.a.n, self.goal.k)]
         block = jnp.concatenate([given + NOISE * noise[:, :count], rest], axis=1)
         ritz = self.run("lobpcg", block, self.goal._replace(disturbed=True))
@@ -258,6 +263,6 @@ def _spent(ritz: Ritz, products: Array | int, products_M: Array | int) -> Ritz:
 
 def healthy(probe_a: Probe, probe_m: Probe) -> Array:
     """Whether the probes found nothing that rules a Hermitian A and a positive M out."""
-    limit = _tolerances.hermiticity(probe_a.norm.dtype)
+    limit = tolerances.hermiticity(probe_a.norm.dtype)
     errors = jnp.maximum(probe_a.hermiticity_error, probe_m.hermiticity_error)
     return (errors <= limit) & (probe_m.lowest > 0) & probe_a.finite & probe_m.finite

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.scipy.sparse import linalg
 
-from jax_peig._types import Array, Block
+from jax_peig._core.types import Array, Block
 
 RESTART = 40  # Krylov vectors that gmres keeps
 

@@ -22,8 +22,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _blocks
-from jax_peig._types import Array, Block
+from jax_peig._core import blocks
+from jax_peig._core.types import Array, Block
 
 # Inconsistent: ||A r|| / (||A|| ||r||) was below this, in sqrt(eps), ...
 FLAT = 1.0
@@ -98,7 +98,7 @@ def solve_and_report(
 
     y = precondition(b)
     beta = jnp.sqrt(jnp.maximum(dot(b, y), 0))
-    norm = _blocks.column_norms(b)
+    norm = blocks.column_norms(b)
     target = atol * beta / jnp.where(norm > 0, norm, 1)
     zero, zeros = jnp.zeros_like(beta), jnp.zeros_like(b)
     start = _State(
@@ -109,11 +109,11 @@ def solve_and_report(
     )  # fmt: skip
 
     def advance(s: _State) -> _State:
-        v = scale(s.y, _blocks.reciprocal(s.beta))
+        v = scale(s.y, blocks.reciprocal(s.beta))
         y = product(v, index)
-        y = jnp.where(s.step > 0, y - scale(s.r1, s.beta * _blocks.reciprocal(s.beta_old)), y)
+        y = jnp.where(s.step > 0, y - scale(s.r1, s.beta * blocks.reciprocal(s.beta_old)), y)
         alpha = dot(v, y)
-        y = y - scale(s.r2, alpha * _blocks.reciprocal(s.beta))
+        y = y - scale(s.r2, alpha * blocks.reciprocal(s.beta))
         ty = precondition(y)
         beta = jnp.sqrt(jnp.maximum(dot(y, ty), 0))
         # The rotation of the step before, then a new one that annihilates beta.
@@ -121,8 +121,8 @@ def solve_and_report(
         gamma_bar = s.sn * s.delta_bar - s.cs * alpha
         epsilon, delta_bar = s.sn * beta, -s.cs * beta
         gamma = jnp.hypot(gamma_bar, beta)
-        cs, sn = gamma_bar * _blocks.reciprocal(gamma), beta * _blocks.reciprocal(gamma)
-        w = scale(v - scale(s.w1, s.epsilon) - scale(s.w, delta), _blocks.reciprocal(gamma))
+        cs, sn = gamma_bar * blocks.reciprocal(gamma), beta * blocks.reciprocal(gamma)
+        w = scale(v - scale(s.w1, s.epsilon) - scale(s.w, delta), blocks.reciprocal(gamma))
         phi_bar = sn * s.phi_bar
         square = s.square + alpha**2 + beta**2 + jnp.where(s.step > 0, s.beta**2, 0)
         slope = jnp.hypot(gamma_bar, delta_bar)  # ||A r|| / ||r|| of the step before

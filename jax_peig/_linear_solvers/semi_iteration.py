@@ -12,7 +12,7 @@ with [lower, upper] = [c - e, c + e] (Saad, Iterative Methods for Sparse Linear 
 import jax
 import jax.numpy as jnp
 
-from jax_peig._types import Array, Block, BlockFunction
+from jax_peig._core.types import Array, Block, BlockFunction
 
 
 def semi_iteration(

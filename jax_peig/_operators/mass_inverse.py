@@ -8,10 +8,10 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 
-from jax_peig._linear_solvers.chebyshev import semi_iteration
-from jax_peig._operators import Operator
-from jax_peig._probe import SAFE_STEPS, positive_interval
-from jax_peig._types import Array, Block
+from jax_peig._core.types import Array, Block
+from jax_peig._linear_solvers.semi_iteration import semi_iteration
+from jax_peig._operators.operator import Operator
+from jax_peig._operators.probe import SAFE_STEPS, positive_interval
 
 # The lumped mass stands for M while the spectrum of their quotient spreads no more than this.
 RESEMBLANCE = 30.0

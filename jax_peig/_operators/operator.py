@@ -18,9 +18,9 @@ import scipy.sparse
 import scipy.sparse.linalg
 from jax.experimental.sparse import BCOO
 
-from jax_peig._linear_map import LinearMap, bind
-from jax_peig._types import Array, Block, OperatorLike
-from jax_peig.operators import FLOATING, SparseOperator, from_scipy
+from jax_peig._core.linear_map import LinearMap, bind
+from jax_peig._core.types import FLOATING, Array, Block, OperatorLike
+from jax_peig._operators.sparse import SparseOperator, from_scipy
 
 
 @jax.tree_util.register_pytree_node_class

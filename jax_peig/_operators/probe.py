@@ -5,9 +5,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig import _blocks
-from jax_peig._operators import Operator
-from jax_peig._types import Array, Block, BlockFunction
+from jax_peig._core import blocks
+from jax_peig._core.types import Array, Block, BlockFunction
+from jax_peig._operators.operator import Operator
 
 # For an interval that a filter finds to be too short, and for one that has to be right at once.
 STEPS = 8
@@ -43,7 +43,7 @@ def probe(operator: Operator | None, pair: Block, steps: int = STEPS) -> Probe:
         return identity(dtype)
     x, y = jnp.split(pair / n**0.5, 2, axis=1)
     ay = operator(y)
-    scale = _blocks.column_norms(ay)[0]
+    scale = blocks.column_norms(ay)[0]
     found = _lanczos(operator, None, x, scale, steps, y)
     sizes = jnp.stack([found.first, scale])
     skew = jnp.abs(jnp.vdot(x, ay) - found.beside) * n**0.5
@@ -107,7 +107,7 @@ def _lanczos(
 
     def length(q, dq, scale):
         if inner is None:
-            return _blocks.scaled_norms(q, scale)[0]
+            return blocks.scaled_norms(q, scale)[0]
         return jnp.sqrt(jnp.maximum(jnp.vdot(q, dq).real, 0))
 
     def step(carry, _):
@@ -138,7 +138,7 @@ def _lanczos(
     alpha = jnp.where(exhausted, alpha[0], alpha)
     tridiagonal = jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
     finite = jnp.all(jnp.isfinite(tridiagonal))
-    ritz, s = _blocks.eigh(jnp.where(finite, tridiagonal, 0))
+    ritz, s = blocks.eigh(jnp.where(finite, tridiagonal, 0))
     reach = beta[-1] * jnp.abs(s[-1])
     interval = (jnp.min(ritz - reach), jnp.max(ritz + reach))
     return _Lanczos(ritz, beta[-1], interval, finite, first, norm * others[0])

@@ -33,10 +33,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jax_peig._arrangement import CHUNK, MAX_TERMS, arrange, row_of_each
-from jax_peig._types import Array, ArrayLike
-
-FLOATING = ("float32", "float64", "complex64", "complex128")
+from jax_peig._core.types import FLOATING, Array, ArrayLike
+from jax_peig._operators.sparse_storage import CHUNK, MAX_TERMS, arrange, row_of_each
 
 # Indices are of 32 bits.
 MAX_PLACES = 2**31 - 1
@@ -259,7 +257,7 @@ def from_scipy(S: Any) -> SparseOperator:
 
     >>> import jax, jax.numpy as jnp, numpy as np, scipy.sparse
     >>> from jax_peig import partial_eigh
-    >>> from jax_peig.operators import from_scipy
+    >>> from jax_peig._operators.sparse import from_scipy
     >>> n = 30
     >>> S = scipy.sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n, n)).tocsr()
     >>> chain, (rows, columns) = from_scipy(S), S.nonzero()

@@ -15,10 +15,10 @@ import numpy as np
 import scipy.sparse
 from jax.experimental.sparse import BCOO
 
-from jax_peig._mesh import replicated
-from jax_peig._operators import FLOATING, BlockProduct, is_array
-from jax_peig._types import Array, Block, OperatorLike
-from jax_peig.operators import SparseOperator, from_scipy
+from jax_peig._core.sharding import replicated
+from jax_peig._core.types import FLOATING, Array, Block, OperatorLike
+from jax_peig._operators.operator import BlockProduct, is_array
+from jax_peig._operators.sparse import SparseOperator, from_scipy
 
 
 @jax.tree_util.register_pytree_node_class

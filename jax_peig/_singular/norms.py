@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig._dilation import halves
-from jax_peig._matrix_function import hermitian_function, without_derivative
-from jax_peig._operators import is_array
-from jax_peig._results import Info, Status
-from jax_peig._svd import Triplets, triplets
-from jax_peig._types import Array, ArrayLike, DTypeLike, OperatorLike
+from jax_peig._api.matrix_function import hermitian_function, without_derivative
+from jax_peig._core.results import Info, Status
+from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
+from jax_peig._operators.operator import is_array
+from jax_peig._singular.dilation import halves
+from jax_peig._singular.svd import Triplets, triplets
 
 
 class NuclearNorm(NamedTuple):

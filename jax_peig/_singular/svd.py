@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig import _blocks, _clusters
-from jax_peig._dilation import dilation, halves
-from jax_peig._eigensolvers.ritz import Complement, Ritz
-from jax_peig._eigh import pairs
-from jax_peig._matrix_function import without_derivative
-from jax_peig._operators import BlockProduct, Operator
-from jax_peig._options import check_positive
-from jax_peig._results import Info, PartialSVD
-from jax_peig._types import Array, Block, DTypeLike, OperatorLike
+from jax_peig._api.eigh import pairs
+from jax_peig._api.matrix_function import without_derivative
+from jax_peig._core import blocks
+from jax_peig._core.options import check_positive
+from jax_peig._core.results import Info, PartialSVD
+from jax_peig._core.types import Array, Block, DTypeLike, OperatorLike
+from jax_peig._diagnostics import clusters
+from jax_peig._eigensolvers.convergence import Complement, Ritz
+from jax_peig._operators.operator import BlockProduct, Operator
+from jax_peig._singular.dilation import dilation, halves
 
 OPTIONS = (
     "method", "basis", "tol", "max_steps", "degeneracy_tol", "derivative", "key", "history",
@@ -150,7 +151,7 @@ class _TwoSided:
 
     def zero(self, s: Array) -> Array:
         """Which cannot be told from their negatives, (k,)."""
-        return 2 * s <= _clusters.degeneracy_tolerance(s, self.absolute)
+        return 2 * s <= clusters.degeneracy_tolerance(s, self.absolute)
 
     def __call__(self, a: Operator, ritz: Ritz, k: int) -> Ritz:
         m = self.shape[0]
@@ -160,7 +161,7 @@ class _TwoSided:
         both = zip(halves(old, m), keys, strict=True)
         left, right = (_complete(half, zero, key) for half, key in both)
         image = a(jnp.concatenate([left, right]))  # [A V; A^H U]
-        p, s, qh = _blocks.svd(_blocks.gram(left, image[:m]))
+        p, s, qh = blocks.svd(blocks.gram(left, image[:m]))
         root = jnp.asarray(np.sqrt(0.5), image.dtype)
         q = qh.conj().T
         x = jnp.concatenate([left @ p, right @ q]) * root
@@ -190,22 +191,22 @@ def _complete(half: Block, zero: Array, key: Array) -> Block:
     given = [jnp.where(zero[None, :], 0, half), jnp.where(zero[None, :], half, 0)]
     found = jnp.zeros_like(half)
     count = jnp.array(0)
-    for block in (*given, _blocks.random_block(key, m, k, half.dtype)):
+    for block in (*given, blocks.random_block(key, m, k, half.dtype)):
         block = _orthonormal(block, found)
         place = jnp.arange(k) - count
         taken = jnp.take(block, jnp.clip(place, 0), axis=1)
         found = jnp.where((place >= 0)[None, :], taken, found)
-        count = jnp.sum(_blocks.present(found))
+        count = jnp.sum(blocks.present(found))
     return found
 
 
 def _orthonormal(block: Block, beside: Block) -> Block:
     """An orthonormal basis of the columns, orthogonal to ``beside``; zero columns come last."""
-    block = _blocks.unit_columns(block)
+    block = blocks.unit_columns(block)
     for _ in range(2):
         for _ in range(2):
-            block = _blocks.project_out(block, beside, beside)
-        small, _ = _blocks.orthonormalizer(_blocks.gram(block, block))
+            block = blocks.project_out(block, beside, beside)
+        small, _ = blocks.orthonormalizer(blocks.gram(block, block))
         block = block @ small
     return block
 

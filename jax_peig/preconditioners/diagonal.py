@@ -33,10 +33,11 @@ import scipy.sparse
 import scipy.sparse.linalg
 from jax.experimental.sparse import BCOO
 
-from jax_peig import _blocks, _tolerances
-from jax_peig._linear_solvers.chebyshev import semi_iteration
-from jax_peig._operators import FLOATING, as_operator, is_array, order_and_dtype
-from jax_peig._types import Array, ArrayLike, Block, OperatorLike
+from jax_peig._core import blocks as _blocks
+from jax_peig._core import tolerances
+from jax_peig._core.types import FLOATING, Array, ArrayLike, Block, OperatorLike
+from jax_peig._linear_solvers.semi_iteration import semi_iteration
+from jax_peig._operators.operator import as_operator, is_array, order_and_dtype
 
 
 @functools.partial(
@@ -127,7 +128,7 @@ def _inverse_size(values: Array) -> Array:
     """1 / |v|, with |v| from below at 100 eps of the largest; 1 where all are zero."""
     size = jnp.abs(values)
     largest = jnp.max(size)
-    floor = _tolerances.rank(values.dtype) * largest
+    floor = tolerances.rank(values.dtype) * largest
     return 1 / jnp.where(largest > 0, jnp.maximum(size, floor), 1)
 
 

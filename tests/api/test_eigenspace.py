@@ -6,7 +6,6 @@ weighs the pairs of a cluster differently once the parameters split it.
 
 import functools
 
-import gauge_free as gf
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +13,7 @@ import pytest
 import scipy.linalg
 
 from jax_peig import Derivative, derivative_report, eigenspace, partial_eigh
+from tests.support import gauge_free as gf
 
 T0 = np.zeros(2)
 CLUSTERS = [(6,), (3, 3), (1, 2, 1, 2), (1,) * 6]

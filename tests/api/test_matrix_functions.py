@@ -5,7 +5,6 @@ Everything at exact repetition, orders one and two.
 
 import functools
 
-import gauge_free as gf
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +12,8 @@ import pytest
 import scipy.linalg
 
 from jax_peig import hermitian_function
-from jax_peig._matrix_function import divided_differences, second_divided_differences
+from jax_peig._api.matrix_function import divided_differences, second_divided_differences
+from tests.support import gauge_free as gf
 
 REPEATED = [(1.0, 1.0, 2.0, 3.0), (1.0,) * 4, (0.0, 0.0, 1.0, 1.0), (1.0, 1 + 1e-9, 1 + 1e-5, 3.0)]
 T0 = np.zeros(2)

@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse.linalg
 
 from jax_peig import MinresStatus, minres
-from tests import spectra
+from tests.support import spectra
 
 N = 40
 INDEFINITE = np.concatenate([-np.linspace(1, 5, 13), np.linspace(0.5, 9, N - 13)])

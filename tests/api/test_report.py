@@ -12,7 +12,7 @@ import pytest
 from jax.tree_util import Partial
 
 from jax_peig import Derivative, derivative_report, partial_eigh
-from tests import spectra
+from tests.support import spectra
 
 N, K = 60, 3
 VALUES = np.concatenate([[1.0, 2.0, 2.5], np.linspace(3.2, 30.0, N - K)])

@@ -5,7 +5,6 @@ Everything at exact repetition, orders one and two.
 
 import functools
 
-import gauge_free as gf
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +21,7 @@ from jax_peig import (
     spectral_apply,
     spectral_sum,
 )
+from tests.support import gauge_free as gf
 
 T0 = np.zeros(2)
 

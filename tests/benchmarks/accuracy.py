@@ -31,7 +31,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from .. import spectra
+from tests.support import spectra
+
 from . import report
 
 N, K = 60, 6

@@ -28,7 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 
-from .. import spectra
+from tests.support import spectra
+
 from . import report
 from .base import cluster_labels
 

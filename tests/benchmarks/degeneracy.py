@@ -22,7 +22,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from .. import spectra
+from tests.support import spectra
+
 from . import report
 from .separate import PEERS, Jnp, Peer, SeparateLoss, derivatives
 

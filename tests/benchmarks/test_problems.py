@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from .benchmarks import peers, problems, rows, run, solvers, timing
+from . import peers, problems, rows, run, solvers, timing
 
 SIZES = {"P1": 7, "P2": 9, "P3": 6, "P4": 40, "P5": 120, "P6": 3}
 LOSSES = ("L1", "L2")

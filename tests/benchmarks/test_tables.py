@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from . import spectra
-from .benchmarks import (
+from tests.support import spectra
+
+from . import (
     accuracy,
     bounds,
     costs,

@@ -13,10 +13,10 @@ import scipy.io
 import scipy.linalg
 import scipy.sparse
 
-from jax_peig import __main__ as program
-from jax_peig import _membrane
+from jax_peig._cli import demo
+from jax_peig._cli import main as program
 
-LUND = pathlib.Path(__file__).resolve().parents[2] / "shared" / "data"
+LUND = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
 def table(text: str) -> list[list[str]]:
@@ -69,21 +69,21 @@ def rough():
 def test_products_are_those_of_the_assembled_matrices(rough):
     density, k_matrix, m_matrix = rough
     block = np.random.default_rng(2).standard_normal((64, 3))
-    stiffness = _membrane.MembraneStiffness(8)(jnp.asarray(block))
-    mass = _membrane.MembraneMass(jnp.asarray(density))(jnp.asarray(block))
+    stiffness = demo.MembraneStiffness(8)(jnp.asarray(block))
+    mass = demo.MembraneMass(jnp.asarray(density))(jnp.asarray(block))
     np.testing.assert_allclose(stiffness, k_matrix @ block, atol=1e-13)
     np.testing.assert_allclose(mass, m_matrix @ block, atol=1e-15)
 
 
 def test_products_are_linear_symmetric_and_positive(rough):
     density, _, _ = rough
-    k_dense, m_dense = (np.asarray(x) for x in _membrane.dense_matrices(jnp.asarray(density)))
+    k_dense, m_dense = (np.asarray(x) for x in demo.dense_matrices(jnp.asarray(density)))
     for matrix in (k_dense, m_dense):
         np.testing.assert_allclose(matrix, matrix.T, atol=1e-15)
         assert np.linalg.eigvalsh(matrix)[0] > 0.0
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((2, 64, 2))
-    mass = _membrane.MembraneMass(jnp.asarray(density))
+    mass = demo.MembraneMass(jnp.asarray(density))
     left = mass(jnp.asarray(2.0 * x - 3.0 * y))
     right = 2.0 * mass(jnp.asarray(x)) - 3.0 * mass(jnp.asarray(y))
     np.testing.assert_allclose(left, right, atol=1e-15)
@@ -95,7 +95,7 @@ def test_mass_is_differentiated_in_the_density(rough):
     x = np.random.default_rng(4).standard_normal((64, 1))
 
     def energy(rho):
-        return jnp.sum(jnp.asarray(x) * _membrane.MembraneMass(rho)(jnp.asarray(x)))
+        return jnp.sum(jnp.asarray(x) * demo.MembraneMass(rho)(jnp.asarray(x)))
 
     gradient = jax.grad(energy)(jnp.asarray(density))
     assert np.all(np.asarray(gradient) > 0.0)
@@ -108,18 +108,18 @@ def test_mass_is_differentiated_in_the_density(rough):
 def test_exact_spectrum(grid):
     k_matrix, m_matrix = assembled(np.ones((grid + 1, grid + 1)))
     w = scipy.linalg.eigh(k_matrix.toarray(), m_matrix.toarray(), eigvals_only=True)
-    exact = _membrane.exact_eigenvalues(grid, grid * grid)
+    exact = demo.exact_eigenvalues(grid, grid * grid)
     np.testing.assert_allclose(w, exact, rtol=1e-12)
-    assert _membrane.cluster_sizes(exact)[:5] == [1, 2, 1, 2, 2]
-    assert sum(_membrane.cluster_sizes(exact)) == grid * grid
+    assert demo.cluster_sizes(exact)[:5] == [1, 2, 1, 2, 2]
+    assert sum(demo.cluster_sizes(exact)) == grid * grid
 
 
 def test_the_direction_splits_the_pair_at_the_rate_printed():
     grid, step = 10, 1e-4
-    direction = _membrane.splitting_direction(grid)
+    direction = demo.splitting_direction(grid)
     k_matrix, m_matrix = (x.toarray() for x in assembled(np.ones((grid + 1, grid + 1))))
     w, x = scipy.linalg.eigh(k_matrix, m_matrix)
-    rate = _membrane.splitting_rate(jnp.asarray(x[:, 1:3]), w[1], jnp.asarray(direction))
+    rate = demo.splitting_rate(jnp.asarray(x[:, 1:3]), w[1], jnp.asarray(direction))
     moved = scipy.linalg.eigh(
         k_matrix, assembled(1.0 + step * direction)[1].toarray(), eigvals_only=True
     )
@@ -131,14 +131,12 @@ def test_the_loss_is_gauge_free_and_the_usual_way_has_its_value():
     grid = 10
     k_matrix, m_matrix = (x.toarray() for x in assembled(np.ones((grid + 1, grid + 1))))
     _, x = scipy.linalg.eigh(k_matrix, m_matrix)
-    weights = jnp.asarray(_membrane.rough_weights(grid))
+    weights = jnp.asarray(demo.rough_weights(grid))
     turned = x[:, :3].copy()
     turned[:, 1:] = turned[:, 1:] @ np.array([[0.6, -0.8], [0.8, 0.6]])
-    value = _membrane.amplitude_loss(jnp.asarray(x[:, :3]), weights)
-    np.testing.assert_allclose(
-        _membrane.amplitude_loss(jnp.asarray(turned), weights), value, rtol=1e-13
-    )
-    usual = _membrane.dense_amplitude_loss(jnp.ones((grid + 1, grid + 1)), weights, 3)
+    value = demo.amplitude_loss(jnp.asarray(x[:, :3]), weights)
+    np.testing.assert_allclose(demo.amplitude_loss(jnp.asarray(turned), weights), value, rtol=1e-13)
+    usual = demo.dense_amplitude_loss(jnp.ones((grid + 1, grid + 1)), weights, 3)
     np.testing.assert_allclose(usual, value, rtol=1e-12)
 
 
@@ -149,7 +147,7 @@ def test_demonstration(capsys):
     code, out, err = run(capsys, "--grid", 14)
     assert (code, err) == (0, ""), out
     rows = table(out)
-    exact = _membrane.exact_eigenvalues(14, 8)
+    exact = demo.exact_eigenvalues(14, 8)
     assert len(rows) == 8
     np.testing.assert_allclose([float(row[1]) for row in rows], exact, rtol=1e-9)
     np.testing.assert_allclose([float(row[2]) for row in rows], exact, rtol=1e-11)
@@ -170,22 +168,22 @@ def test_demonstration(capsys):
 
 
 def test_a_check_that_does_not_hold_is_said_and_counted(capsys):
-    checks = _membrane.Checks()
+    checks = demo.Checks()
     checks.at_most("small", 1e-12, 1e-9)
     assert checks.hold
     checks.at_most("not a number", float("nan"), 1e-9)
     checks.equal("sizes", [1, 2], [1, 2])
     assert not checks.hold
     assert [line[-3:] for line in capsys.readouterr().out.splitlines()] == ["yes", " NO", "yes"]
-    checks = _membrane.Checks()
+    checks = demo.Checks()
     checks.equal("sizes", [1, 2], [3])
     assert not checks.hold
 
 
 def test_a_demonstration_that_fails_exits_with_one(capsys, monkeypatch):
     """Wrong exact eigenvalues must be seen."""
-    exact = _membrane.exact_eigenvalues
-    monkeypatch.setattr(_membrane, "exact_eigenvalues", lambda grid, k: exact(grid, k) * (1 + 1e-6))
+    exact = demo.exact_eigenvalues
+    monkeypatch.setattr(demo, "exact_eigenvalues", lambda grid, k: exact(grid, k) * (1 + 1e-6))
     monkeypatch.setattr(program, "show_gradient", lambda grid, checks: None)
     monkeypatch.setattr(program, "show_usual_way", lambda grid, checks: None)
     code, out, _ = run(capsys, "--grid", 8)
@@ -195,8 +193,8 @@ def test_a_demonstration_that_fails_exits_with_one(capsys, monkeypatch):
 
 def test_preconditioner_is_symmetric_positive_and_close_to_the_inverse():
     """Eigenvalues of its product with K: in (0, 2), within 0.12 of 1 on K's upper spectrum."""
-    k_matrix, _ = _membrane.dense_matrices(jnp.ones((13, 13)))
-    inverse = np.asarray(_membrane.membrane_preconditioner(12) @ jnp.eye(144))
+    k_matrix, _ = demo.dense_matrices(jnp.ones((13, 13)))
+    inverse = np.asarray(demo.membrane_preconditioner(12) @ jnp.eye(144))
     np.testing.assert_allclose(inverse, inverse.T, atol=1e-13)
     assert np.linalg.eigvalsh(inverse)[0] > 0.0
     w = scipy.linalg.eigh(k_matrix, np.linalg.inv(inverse), eigvals_only=True)
@@ -429,7 +427,7 @@ def test_as_a_module(tmp_path):
     """In a process of its own, where float64 is not on and warnings are not errors."""
     path = write(tmp_path / "a.mtx", hermitian(12, float, 7), precision=17)
     command = [sys.executable, "-m", "jax_peig", path, "-k", "2"]
-    root = pathlib.Path(__file__).resolve().parents[1]
+    root = pathlib.Path(__file__).resolve().parents[2]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=root)
     assert done.returncode == 0, done.stdout + done.stderr
     exact = np.linalg.eigvalsh(hermitian(12, float, 7))[:2]

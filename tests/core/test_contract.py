@@ -7,8 +7,10 @@ which. The second part walks the imports.
 
 import ast
 import functools
+import graphlib
 import inspect
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -307,32 +309,10 @@ def test_canonical_dtypes():
 
 # -- the layers -----------------------------------------------------------------------------------
 
-# Data flows down this list: a module imports only from those above it. Modules of one line do not
-# import each other.
-LAYERS = (
-    ("_types", "_arrangement"),
-    ("_tolerances", "_results", "_linear_map", "_mesh", "_monitor", "_recording", "operators"),
-    ("_operators", "_options"),
-    ("_blocks", "_request", "bounds"),
-    ("_probe", "_linear_solvers"),
-    ("_mass", "preconditioners"),
-    ("_eigensolvers",),
-    ("_clusters",),
-    ("_well_posed", "_systems"),
-    ("_rounds",),
-    ("_complement",),
-    ("_sylvester",),
-    ("_derivatives", "_refinement"),
-    ("_arguments", "_solve", "_account"),
-    ("_solution",),
-    ("_matrix_function", "_dilation"),
-    ("_eigh", "_minres"),
-    ("_report", "_eigenspace", "_svd"),
-    ("_spectral", "_norms"),
-    ("__init__",),
-    ("_membrane",),
-    ("__main__",),
-)
+# The order is written down once, in the package's README: a part imports only from those before it.
+README = (PACKAGE / "README.md").read_text()
+ORDER = re.search(r"```layers\n(.*?)```", README, re.DOTALL).group(1)
+LAYERS = [re.findall(r"\w+", step) for step in ORDER.split("->")]
 RANK = {name: i for i, names in enumerate(LAYERS) for name in names}
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
@@ -386,41 +366,45 @@ def test_nobody_imports_the_private_parts_of_jax(path):
             assert "_src" not in imported.split("."), imported
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=name)
-def test_modules_import_from_above(path):
-    own = module_of(path)
-    assert own[0] in RANK, f"{own[0]} has no place in the list of layers"
-    for imported in imports_of(path):
-        assert imported[0] in RANK, imported
-        if imported[0] == own[0]:  # inside a subpackage, see below
-            continue
-        assert RANK[imported[0]] < RANK[own[0]], f"{own} imports {imported}"
-
-
-def test_every_layer_exists():
-    """The list does not outlive what it lists."""
+def test_imports_point_back_along_the_arrows():
+    for path in SOURCES:
+        own = module_of(path)
+        for imported in imports_of(path):
+            if imported[0] != own[0]:
+                assert RANK[imported[0]] < RANK[own[0]], f"{own} imports {imported}"
     assert set(RANK) == {module_of(path)[0] for path in SOURCES}
 
 
-def test_eigensolvers_know_neither_each_other_nor_derivatives():
-    shared = [
-        "ritz",
-        "polynomial",
-        "filtering",
-        "witness",
-    ]  # in this order; the others are eigensolvers
-    for path in (PACKAGE / "_eigensolvers").glob("*.py"):
-        above = shared[: shared.index(path.stem)] if path.stem in shared else shared
-        for imported in imports_of(path):
-            if imported[0] == "_eigensolvers":
-                assert imported[1] in above
-            assert imported[0] not in {"_derivatives", "_sylvester", "_well_posed", "_linear_map"}
+def test_the_picture_shows_every_module_in_its_folder():
+    (picture,) = re.findall(r"```text\n(.*?)```", README, re.DOTALL)
+    shown, folder = set(), ""
+    for line in picture.splitlines():
+        name, rest = line[:22].strip(), line[22:]
+        if name and not name.endswith("/"):
+            shown.add((name,))
+            continue
+        folder = name.removesuffix("/") or folder
+        shown |= {(folder, module) for module in rest.split(":")[-1].split()}
+    kept = {module_of(path) for path in SOURCES}
+    assert shown == {module for module in kept if module[-1] not in ("__init__", "__main__")}
 
 
-def test_linear_solvers_do_not_know_each_other():
-    for path in (PACKAGE / "_linear_solvers").glob("*.py"):
-        for imported in imports_of(path):
-            assert imported[0] in {"_types", "_tolerances", "_blocks"}, (path, imported)
+def test_no_two_modules_import_each_other():
+    graph = {module_of(path): imports_of(path) for path in SOURCES}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError
+
+
+def test_eigensolvers_do_not_know_each_other():
+    methods = {"dense", "chebyshev", "lobpcg", "davidson"}
+    for method in methods:
+        for imported in imports_of(PACKAGE / "_eigensolvers" / f"{method}.py"):
+            assert imported[-1] not in methods, (method, imported)
+
+
+def test_no_folder_is_crowded():
+    for folder in {path.parent for path in SOURCES}:
+        modules = [path for path in folder.glob("*.py") if path.name != "__init__.py"]
+        assert len(modules) <= 14, folder
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name)

@@ -11,11 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_peig import Derivative, _complement, _mass, _refinement, partial_eigh
-from jax_peig._eigensolvers.ritz import Ritz, Spectrum
-from jax_peig._operators import as_operator
-from jax_peig._systems import Fixed, Guards, Systems
-from tests import spectra
+from jax_peig import Derivative, partial_eigh
+from jax_peig._derivatives import refinement
+from jax_peig._derivatives import solve as systems_solve
+from jax_peig._derivatives.systems import Fixed, Guards, Systems
+from jax_peig._eigensolvers.convergence import Ritz, Spectrum
+from jax_peig._operators import mass_inverse
+from jax_peig._operators.operator import as_operator
+from tests.support import spectra
 
 N, K, G = 80, 6, 4
 # The wanted values spread far beyond the gap, where a leak along them grows.
@@ -89,7 +92,7 @@ def solver(*names, max_steps=2000):
     @jax.jit
     def solve(systems, rhs):
         full = jnp.linalg.norm(rhs, axis=0)
-        return _complement.solve(systems, rhs, full, names, max_steps)
+        return systems_solve.solve(systems, rhs, full, names, max_steps)
 
     return solve
 
@@ -111,7 +114,9 @@ def lumped(made):
     noise = spectra.hermitian(rng.standard_normal((N, N)).astype(made.A.dtype)) / N**0.5
     rough = np.linalg.inv(root @ (np.eye(N) + 0.1 * noise) @ root.conj().T)
     m = as_operator(made.M, N, made.A.dtype, "M")
-    return _mass.given_inverse(m, as_operator(spectra.hermitian(rough), N, made.A.dtype, "D"))
+    return mass_inverse.given_inverse(
+        m, as_operator(spectra.hermitian(rough), N, made.A.dtype, "D")
+    )
 
 
 def spectrum_end(made, inverse, sign):
@@ -382,7 +387,7 @@ def test_refinement_moves_the_guard_vectors_along(kind):
         finite=jnp.array(True),
         definite=jnp.array(True),
     )
-    refined = _refinement.refine(ritz, systems, ("cg", "minres"), 500, jnp.argsort)
+    refined = refinement.refine(ritz, systems, ("cg", "minres"), 500, jnp.argsort)
     x, guards = np.split(np.asarray(refined.vectors), [K], axis=1)
     assert np.max(np.abs(x - block[:, :K])) > 1e-5
     assert np.max(np.abs(x.conj().T @ m @ guards)) < 1e-12

@@ -6,7 +6,6 @@ Every function is compiled once for each method and kind of pencil and serves al
 import functools
 import itertools
 
-import gauge_free as gf
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jax_peig import Derivative
+from tests.support import gauge_free as gf
 
 T0 = np.zeros(2)
 # Sizes of the clusters of the k = 6 wanted eigenvalues: at the start, inside, of k/2, k-1, k.

@@ -6,12 +6,13 @@ all corrections they agree with finite differences and with partial_eigh; with a
 
 import functools
 
-import gauge_free as gf
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+
+from tests.support import gauge_free as gf
 
 SIZES = (2, 1, 3)
 T0 = np.zeros(2)

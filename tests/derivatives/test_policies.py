@@ -4,13 +4,13 @@ import functools
 import itertools
 import warnings
 
-import gauge_free as gf
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jax_peig import Derivative, partial_eigh, project_gauge
+from tests.support import gauge_free as gf
 
 N = 12
 # 1, 2, 2, 3 and the rest: the pairs (1, 2) are a cluster.

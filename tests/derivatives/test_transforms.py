@@ -2,14 +2,15 @@
 
 import functools
 
-import gauge_free as gf
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
 
-from jax_peig import BlockProduct, Derivative, Status, _blocks, partial_eigh
+from jax_peig import BlockProduct, Derivative, Status, partial_eigh
+from jax_peig._core import blocks
+from tests.support import gauge_free as gf
 
 T0 = np.zeros(2)
 PENCIL = gf.make((1, 2, 3), seed=31)
@@ -285,7 +286,7 @@ def test_a_batch_of_batches(method):
     for index in np.ndindex(2, 3):
         expected = scipy.linalg.eigvalsh(*matrix(np.asarray(SPRINGS[index])))[:3]
         np.testing.assert_allclose(values[index], expected, rtol=1e-9)
-    if _blocks.WAITING:
+    if blocks.WAITING:
         calls = [line for line in compiled.as_text().splitlines() if '="lapack_' in line]
         assert calls
         assert not any("f64[2,3," in line or "f64[6," in line for line in calls)

@@ -2,7 +2,6 @@
 
 import functools
 
-import gauge_free as gf
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from jax_peig import bounds, partial_eigh, partial_svd
+from tests.support import gauge_free as gf
 
 N, K = 6, 4
 ROUNDING = 1e-12

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import spectra
 
 from jax_peig import partial_eigh
-from jax_peig._clusters import error_estimates
+from jax_peig._diagnostics.clusters import error_estimates
+from tests.support import spectra
 
 VALUES = np.array([0.0, 1.0, 10.0])
 SINE = 0.01

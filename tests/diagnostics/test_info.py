@@ -10,7 +10,7 @@ import scipy.linalg
 from jax.tree_util import Partial
 
 from jax_peig import BlockProduct, Info, PartialEighError, Status, partial_eigh
-from tests import spectra
+from tests.support import spectra
 
 N, K = 36, 6
 METHODS = ("dense", "lobpcg")

@@ -7,13 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_peig import BlockProduct, _blocks
+from jax_peig import BlockProduct
+from jax_peig._core import blocks
+from jax_peig._core.monitor import Monitor
 from jax_peig._eigensolvers import davidson
-from jax_peig._eigensolvers.ritz import Goal, residuals
-from jax_peig._monitor import Monitor
-from jax_peig._operators import as_operator
-from tests import spectra
+from jax_peig._eigensolvers.convergence import Goal, residuals
+from jax_peig._operators.operator import as_operator
 from tests.benchmarks import problems
+from tests.support import spectra
 
 # One shape for most tests: what is compiled once serves them all.
 N, K = 60, 4
@@ -42,7 +43,7 @@ def program(n, k, dtype=np.float64, *, largest=False, tol=TOL, basis=None, most=
 
 
 def random_start(n, k, seed=0, dtype=np.float64):
-    return _blocks.random_block(jax.random.key(seed), n, davidson.block_width(n, k), dtype)
+    return blocks.random_block(jax.random.key(seed), n, davidson.block_width(n, k), dtype)
 
 
 def solve(pencil, k=K, *, start=None, seed=0, t=None, **options):

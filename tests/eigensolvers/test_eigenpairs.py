@@ -9,7 +9,7 @@ import pytest
 import scipy.sparse.linalg
 
 from jax_peig import Status, partial_eigh
-from tests import spectra
+from tests.support import spectra
 
 # One shape for most tests: what is compiled once serves them all.
 N, K = 36, 6

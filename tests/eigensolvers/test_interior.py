@@ -5,15 +5,14 @@ The claim: CONVERGED means the k eigenvalues nearest to sigma, with multiplicity
 
 import functools
 
-import gauge_free
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-import spectra
 
 from jax_peig import Status, partial_eigh
+from tests.support import gauge_free, spectra
 
 N, K = 60, 4
 

@@ -12,7 +12,7 @@ import pytest
 import scipy.linalg
 
 from jax_peig import Status, partial_eigh
-from tests import spectra
+from tests.support import spectra
 
 N, K = 60, 4
 METHODS = ("chebyshev", "lobpcg", "davidson")

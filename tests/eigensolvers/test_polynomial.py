@@ -4,12 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import spectra
 
-from jax_peig import Status, _solve, partial_eigh
-from jax_peig._eigensolvers.polynomial import MOST, Plan, Polynomial
-from jax_peig._operators import as_operator
-from jax_peig._probe import probe
+from jax_peig import Status, partial_eigh
+from jax_peig._eigensolvers import run
+from jax_peig._eigensolvers.lobpcg_polynomial import MOST, Plan, Polynomial
+from jax_peig._operators.operator import as_operator
+from jax_peig._operators.probe import probe
+from tests.support import spectra
 
 N = 400
 CHAIN = 2 * np.eye(N) - np.eye(N, k=1) - np.eye(N, k=-1)
@@ -134,9 +135,7 @@ def test_an_eigenvalue_beyond_the_end(far, mass, monkeypatch):
 
     seen = solve(1000)
     low, high = jnp.array(0.0), jnp.array(1.0)
-    monkeypatch.setattr(_solve, "spectral_interval", lambda *_: (low, high))
-    monkeypatch.setattr(
-        _solve, "probe", lambda *given: probe(*given)._replace(interval=(low, high))
-    )
+    monkeypatch.setattr(run, "spectral_interval", lambda *_: (low, high))
+    monkeypatch.setattr(run, "probe", lambda *given: probe(*given)._replace(interval=(low, high)))
     missed = solve(1001)
     assert missed <= 1.2 * seen

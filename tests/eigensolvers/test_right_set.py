@@ -20,9 +20,9 @@ import pytest
 import scipy.sparse.linalg
 
 from jax_peig import Status, partial_eigh
-from tests import hard_spectra as hard
-from tests import spectra
-from tests.hard_spectra import EPS, Problem, diagonal, is_claimed, turned
+from tests.support import hard_spectra as hard
+from tests.support import spectra
+from tests.support.hard_spectra import EPS, Problem, diagonal, is_claimed, turned
 
 METHODS = ("chebyshev", "lobpcg", "davidson")
 # The others take no preconditioner.

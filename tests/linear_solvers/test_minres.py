@@ -10,7 +10,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 
 from jax_peig._linear_solvers import minres
-from tests import spectra
+from tests.support import spectra
 
 N, B = 30, 4
 MAX_STEPS = 400

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
-import spectra
 
 from jax_peig import Derivative, Status, derivative_report, partial_eigh
-from jax_peig._mass import ERROR, rough_inverse
-from jax_peig._operators import as_operator
+from jax_peig._operators.mass_inverse import ERROR, rough_inverse
+from jax_peig._operators.operator import as_operator
+from tests.support import spectra
 
 N, KEYS = 60, 64
 

@@ -14,8 +14,8 @@ from jax.experimental.sparse import BCOO
 from jax.tree_util import Partial
 
 from jax_peig import BlockProduct, Derivative, partial_eigh
-from jax_peig._operators import Operator, as_operator
-from tests import spectra
+from jax_peig._operators.operator import Operator, as_operator
+from tests.support import spectra
 
 N, K = 12, 3
 PENCIL = spectra.pencil(np.arange(1.0, N + 1) ** 1.5, condition=10.0, seed=1)

@@ -9,12 +9,11 @@ import pytest
 import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
-import spectra
 from jax.experimental.sparse import BCOO
 from jax.tree_util import Partial
 
 from jax_peig import BlockProduct, partial_eigh
-from jax_peig._operators import as_operator
+from jax_peig._operators.operator import as_operator
 from jax_peig.preconditioners import (
     block_jacobi,
     chebyshev,
@@ -23,6 +22,7 @@ from jax_peig.preconditioners import (
     laplacian_symbol,
     teter,
 )
+from tests.support import spectra
 
 REAL, COMPLEX = np.float64, np.complex128
 GRID = (3, 4)

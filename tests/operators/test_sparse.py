@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from jax_peig import operators, partial_eigh
-from jax_peig._operators import order_and_dtype
-from jax_peig.operators import SparseOperator, from_scipy
-from tests import spectra
+from jax_peig import partial_eigh
+from jax_peig._core.types import FLOATING
+from jax_peig._operators import sparse
+from jax_peig._operators.operator import order_and_dtype
+from jax_peig._operators.sparse import SparseOperator, from_scipy
+from tests.support import spectra
 
 # -- matrices -------------------------------------------------------------------------------------
 
@@ -138,7 +140,7 @@ def with_all_dtypes(operator, blocks):
     return [operator @ block for block in blocks]
 
 
-@pytest.mark.parametrize("dtype", operators.FLOATING)
+@pytest.mark.parametrize("dtype", FLOATING)
 def test_dtypes(dtype):
     """The operator's, the vectors' and the larger one; complex entries and their adjoint."""
     matrix = irregular(30).astype(dtype)
@@ -148,7 +150,7 @@ def test_dtypes(dtype):
     assert operator.dtype == dtype
     np.testing.assert_array_equal(operator.todense(), dense)
     np.testing.assert_array_equal(operator.H.todense(), dense.conj().T)
-    blocks = [draw((30, 2), other) for other in operators.FLOATING]
+    blocks = [draw((30, 2), other) for other in FLOATING]
     for block, got in zip(blocks, with_all_dtypes(operator, blocks), strict=True):
         assert got.dtype == np.promote_types(dtype, block.dtype)
         single = got.dtype in (np.float32, np.complex64)
@@ -378,7 +380,7 @@ def test_errors_say_what_to_do(name):
 
 
 def test_too_large_for_the_indices(monkeypatch):
-    monkeypatch.setattr(operators, "MAX_PLACES", 50)
+    monkeypatch.setattr(sparse, "MAX_PLACES", 50)
     with pytest.raises(ValueError, match="33 entries and needs 45 places"):
         from_scipy(STENCIL)
 
@@ -397,7 +399,7 @@ def test_partial_eigh_needs_no_order(method):
 
 
 def test_order_and_dtype():
-    for dtype in operators.FLOATING:
+    for dtype in FLOATING:
         made = from_scipy(laplacian(3).astype(dtype))
         assert order_and_dtype(made, "A") == (9, dtype)
     with pytest.raises(ValueError, match=r"A has shape \(30, 12\); expected a square"):

@@ -1,11 +1,9 @@
 """Ky Fan and nuclear norms, and thresholding, against LAPACK, at repeated and zero values."""
 
-import gauge_free as gf
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from rectangular import along, matrix
 
 from jax_peig import (
     PartialEighError,
@@ -14,6 +12,8 @@ from jax_peig import (
     nuclear_norm,
     singular_value_threshold,
 )
+from tests.support import gauge_free as gf
+from tests.support.rectangular import along, matrix
 
 T0 = np.zeros(2)
 

@@ -2,7 +2,6 @@
 
 import functools
 
-import gauge_free as gf
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +9,10 @@ import pytest
 import scipy.sparse
 from jax.experimental.sparse import BCOO
 from jax.tree_util import Partial
-from rectangular import along, matrix
 
 from jax_peig import BlockProduct, partial_eigh, partial_svd
+from tests.support import gauge_free as gf
+from tests.support.rectangular import along, matrix
 
 T0 = np.zeros(2)
 

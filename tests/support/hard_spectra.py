@@ -9,7 +9,7 @@ import numpy as np
 import scipy.linalg
 
 from jax_peig import Status
-from tests import spectra
+from tests.support import spectra
 
 EPS = float(np.finfo(np.float64).eps)
 TOL = EPS ** (2 / 3)  # the documented default

@@ -1,7 +1,8 @@
 """Rectangular matrices with prescribed singular values, for the tests."""
 
-import gauge_free as gf
 import numpy as np
+
+from tests.support import gauge_free as gf
 
 
 def matrix(values, shape, dtype=np.float64, seed=0):

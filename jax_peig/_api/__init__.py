@@ -1,0 +1,1 @@
+"""The public functions of eigenpairs: arguments, the compiled solution, reports."""

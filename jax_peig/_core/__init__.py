@@ -1,0 +1,1 @@
+"""Shared by every layer: types, tolerances, algebra of blocks, options and results."""

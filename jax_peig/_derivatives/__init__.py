@@ -1,0 +1,1 @@
+"""The derivative rules of eigenpairs, and the linear systems that they need."""

@@ -1,0 +1,1 @@
+"""How good the computed eigenpairs are: bounds, clusters, the info of a result."""

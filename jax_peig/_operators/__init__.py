@@ -1,0 +1,1 @@
+"""What may be given as A or M, and what a few products tell of it."""

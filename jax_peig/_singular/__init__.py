@@ -1,0 +1,1 @@
+"""Singular values, through the Hermitian dilation."""
