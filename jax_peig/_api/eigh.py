@@ -21,7 +21,7 @@ from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
 from jax_peig._derivatives import rules as derivative_rules
 from jax_peig._derivatives.solve import PANEL
 from jax_peig._derivatives.sylvester import Settings
-from jax_peig._eigensolvers.problem import Given, Polish, Request
+from jax_peig._eigensolvers.problem import Inputs, Polish, Problem
 from jax_peig._eigensolvers.run import basis_width, block_width
 from jax_peig._operators.operator import Operator, as_operator
 
@@ -268,7 +268,7 @@ def _pairs(
     def operator(x: OperatorLike, name: str) -> Operator | None:
         return None if x is None else as_operator(x, n, dtype, f"{caller}: {name}", widths=widths)
 
-    request = Request(
+    problem = Problem(
         k=k,
         which=which,
         method=method,
@@ -282,7 +282,7 @@ def _pairs(
         monitor=Monitor(max_steps + 1 if history else 0, bool(progress)),
         polish=polish,
     )
-    given = Given(
+    inputs = Inputs(
         a=as_operator(A, n, dtype, f"{caller}: A", widths=widths),
         m=operator(M, "M"),
         preconditioner=operator(preconditioner, "preconditioner"),
@@ -296,38 +296,38 @@ def _pairs(
         ),
         key=jax.random.key(0) if key is None else key,
     )
-    rules = dataclasses.replace(_rules(caller, derivative, request, given), whole=whole)
+    rules = dataclasses.replace(_rules(caller, derivative, problem, inputs), whole=whole)
 
-    def run(rules: derivative_rules.Rules, given: Given) -> PartialEigh:
-        return _over_devices((request, rules), given)
+    def run(rules: derivative_rules.Rules, inputs: Inputs) -> PartialEigh:
+        return _over_devices((problem, rules), inputs)
 
     someone = visitor()
-    return run(rules, given) if someone is None else someone(request, rules, given, run)
+    return run(rules, inputs) if someone is None else someone(problem, rules, inputs, run)
 
 
-def _over_devices(static: tuple[Request, derivative_rules.Rules], given: Given) -> PartialEigh:
+def _over_devices(static: tuple[Problem, derivative_rules.Rules], inputs: Inputs) -> PartialEigh:
     """`compiled`, left to the compiler's partitioning on a mesh of Explicit axes.
 
     The eigenvectors come back sharded as the first array that has n rows, all else replicated.
     """
-    mesh = explicit_mesh(given)
+    mesh = explicit_mesh(inputs)
     if mesh is None:
-        return compiled(static, given)
-    request = static[0]
-    kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(given)]
-    rows = [k.sharding.spec[0] for k in kinds if k.shape[:1] == (given.a.n,)]
+        return compiled(static, inputs)
+    problem = static[0]
+    kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(inputs)]
+    rows = [k.sharding.spec[0] for k in kinds if k.shape[:1] == (inputs.a.n,)]
     by_rows = PartitionSpec(next((r for r in rows if r is not None), None), None)
     block, rest = (NamedSharding(mesh, spec) for spec in (by_rows, PartitionSpec()))
     fields: dict[str, Any] = {field.name: rest for field in dataclasses.fields(Info)}
-    fields["MX"] = None if given.m is None else block
-    fields["history"] = rest if request.monitor.rows else None
-    fields.update(method=request.method, reason=request.reason)
+    fields["MX"] = None if inputs.m is None else block
+    fields["history"] = rest if problem.monitor.rows else None
+    fields.update(method=problem.method, reason=problem.reason)
     shardings: Any = (rest, block, Info(**fields))
-    return _partitioned(static, PartialEigh(*shardings))(given)
+    return _partitioned(static, PartialEigh(*shardings))(inputs)
 
 
 @functools.lru_cache(maxsize=128)
-def _partitioned(static: tuple[Request, derivative_rules.Rules], shardings: PartialEigh) -> Any:
+def _partitioned(static: tuple[Problem, derivative_rules.Rules], shardings: PartialEigh) -> Any:
     """`compiled` of its last argument, the same function for the same problem: compiled once.
 
     Under jit, without which JAX does not differentiate across the change of axes.
@@ -336,36 +336,36 @@ def _partitioned(static: tuple[Request, derivative_rules.Rules], shardings: Part
 
 
 def _rules(
-    caller: str, derivative: Derivative, request: Request, given: Given
+    caller: str, derivative: Derivative, problem: Problem, inputs: Inputs
 ) -> derivative_rules.Rules:
     settings = Settings(
-        solvers=_solvers(caller, derivative, request, given),
+        solvers=_solvers(caller, derivative, problem, inputs),
         max_steps=DERIVATIVE_STEPS if derivative.max_steps is None else derivative.max_steps,
-        sign=-1 if request.which == "largest" else 1,
+        sign=-1 if problem.which == "largest" else 1,
         on_unconverged=derivative.on_unconverged,
     )
     return derivative_rules.Rules(settings, derivative.refine, derivative.on_gauge)
 
 
 def _solvers(
-    caller: str, derivative: Derivative, request: Request, given: Given
+    caller: str, derivative: Derivative, problem: Problem, inputs: Inputs
 ) -> tuple[Any, ...]:
     """The solvers of the derivative's systems, in the order in which they are tried."""
-    interior = request.which == "nearest"
-    helped = given.preconditioner is not None or given.derivative_preconditioner is not None
-    polynomial = request.method == "lobpcg" and given.preconditioner is None
-    filtered = not interior and (given.m is None or request.method == "chebyshev" or polynomial)
+    interior = problem.which == "nearest"
+    helped = inputs.preconditioner is not None or inputs.derivative_preconditioner is not None
+    polynomial = problem.method == "lobpcg" and inputs.preconditioner is None
+    filtered = not interior and (inputs.m is None or problem.method == "chebyshev" or polynomial)
     if derivative.solver == "chebyshev" and not filtered:
         raise ValueError(
-            f"{caller}: Derivative(solver='chebyshev') with which={request.which!r}, "
-            f"method={request.method!r} and {'no ' if given.m is None else ''}M; expected extreme "
+            f"{caller}: Derivative(solver='chebyshev') with which={problem.which!r}, "
+            f"method={problem.method!r} and {'no ' if inputs.m is None else ''}M; expected extreme "
             "pairs, and no M, method='chebyshev', or 'lobpcg' without preconditioner. Take "
             "solver='auto'."
         )
     if derivative.solver != "auto":
         return (derivative.solver,)
-    if request.method == "dense":
+    if problem.method == "dense":
         return ("eigenbasis",)
     if interior:  # indefinite
-        return ("minres",) if given.op_inv is None else ("shift-invert", "minres")
+        return ("minres",) if inputs.op_inv is None else ("shift-invert", "minres")
     return ("chebyshev" if filtered and not helped else "cg", "minres")

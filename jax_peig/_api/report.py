@@ -25,7 +25,7 @@ from jax_peig._derivatives import rules as derivative_rules
 from jax_peig._derivatives import solve as systems_solve
 from jax_peig._derivatives import well_posed
 from jax_peig._derivatives.systems import Systems
-from jax_peig._eigensolvers.problem import Given, Request
+from jax_peig._eigensolvers.problem import Inputs, Problem
 
 # How much further the systems are solved for the reference.
 FURTHER = 1e-3
@@ -49,7 +49,7 @@ class CallReport:
         True relative residuals of the linear systems; 0 for a pair whose vector has no cotangent.
     tolerance : float
         What they had to reach.
-    steps, products : int
+    steps, matvecs : int
         Iterations, and products of one vector with A, that the linear systems took; those of "cg",
         "gmres" and callables, which do not tell, and products with OPinv left out.
     gauge : float
@@ -68,7 +68,7 @@ class CallReport:
     residuals: np.ndarray
     tolerance: float
     steps: int
-    products: int
+    matvecs: int
     gauge: float
     problems: tuple[str, ...]
 
@@ -112,7 +112,7 @@ class DerivativeReport:
             names = " then ".join(s if isinstance(s, str) else "a callable" for s in call.solvers)
             worst = np.max(call.residuals, initial=0.0)
             counted = call.solvers[0] in ("eigenbasis", "chebyshev", "minres", "shift-invert")
-            count = f"{call.steps} steps, {call.products} products" if counted else "not counted"
+            count = f"{call.steps} steps, {call.matvecs} products" if counted else "not counted"
             lines.append(
                 f"call {i}: n = {call.n}, k = {call.k}, {call.method}; gap {call.gap:.1e}; systems "
                 f"by {names}: residual {worst:.1e} (tolerance {call.tolerance:.1e}), "
@@ -212,24 +212,24 @@ class _Visitor:
 
     def __init__(self, offsets=None, refine: bool = False, further: float = 1.0) -> None:
         self.offsets, self.refine, self.further = offsets, refine, further
-        self.calls: list[tuple[Request, derivative_rules.Rules, Given]] = []
+        self.calls: list[tuple[Problem, derivative_rules.Rules, Inputs]] = []
         self.results: list[PartialEigh] = []
 
-    def __call__(self, request, rules, given, run) -> PartialEigh:
+    def __call__(self, problem, rules, inputs, run) -> PartialEigh:
         settings = dataclasses.replace(rules.settings, on_unconverged="ignore")
         rules = dataclasses.replace(rules, settings=settings, on_gauge="ignore")
-        self.calls.append((request, rules, given))
+        self.calls.append((problem, rules, inputs))
         if self.refine:
             rules = dataclasses.replace(rules, refine=True)
         if self.further != 1:
-            tol = given.derivative_tol
-            tol = jnp.where(jnp.isnan(tol), tolerances.derivative(request.dtype), tol)
-            given = given._replace(derivative_tol=self.further * tol)
+            tol = inputs.derivative_tol
+            tol = jnp.where(jnp.isnan(tol), tolerances.derivative(problem.dtype), tol)
+            inputs = inputs._replace(derivative_tol=self.further * tol)
         with jax.disable_jit(False):
-            result = run(rules, given)
+            result = run(rules, inputs)
         self.results.append(result)
         if self.offsets is None:
-            leaves = jax.tree.leaves((given, result.eigenvectors))
+            leaves = jax.tree.leaves((inputs, result.eigenvectors))
             if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
                 raise ValueError(
                     "derivative_report: f calls partial_eigh inside a transformation (vmap, grad, "
@@ -268,49 +268,51 @@ def _norm(tree: PyTree) -> float:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _judge(static: tuple[Request, derivative_rules.Rules], given: Given, pairs, cotangent) -> tuple:
+def _judge(
+    static: tuple[Problem, derivative_rules.Rules], inputs: Inputs, pairs, cotangent
+) -> tuple:
     """Solve a call once more, for its account, and then its systems; apply the checks.
 
     The pairs are those that the cotangent belongs to: another program may round to other vectors
     inside a cluster.
     """
-    request, rules = static
-    a, m, _, _, info, facts = solve_and_judge(request, rules, given)
+    problem, rules = static
+    a, m, _, _, info, forward = solve_and_judge(problem, rules, inputs)
     lam, x = pairs
     lam = jnp.diagonal(lam).real if rules.whole else lam
     lb, xb = cotangent[0].conj(), cotangent[1].conj()
     mx = x if m is None else m(x)
     full = blocks.column_norms(xb)
     residuals, spent, solved = jnp.zeros_like(lam), (jnp.array(0),) * 2, jnp.array(True)
-    if request.k < given.a.n:
+    if problem.k < inputs.a.n:
         settings = rules.settings
-        systems = Systems(a, m, x, mx, lam, facts.fixed, settings.sign)
+        systems = Systems(a, m, x, mx, lam, forward.data, settings.sign)
         rhs = systems.dual(systems.dual(xb))
         solution = systems_solve.solve(systems, rhs, full, settings.solvers, settings.max_steps)
         residuals = solution.residuals * blocks.reciprocal(blocks.column_norms(rhs))
-        spent, solved = (solution.steps, solution.products), jnp.all(solution.converged)
+        spent, solved = (solution.steps, solution.matvecs), jnp.all(solution.converged)
     b = blocks.gram(x, xb)
-    skew, judge = well_posed.gauge_part(b, facts.labels), well_posed.ill_posed
+    skew, judge = well_posed.gauge_part(b, forward.labels), well_posed.ill_posed
     size = jnp.max(blocks.column_norms(x) * full)
     if rules.whole:
         skew = well_posed.turning_part(b, jnp.diag(lam).astype(x.dtype), lb)
         size = size + jnp.max(jnp.abs(lam)) * jnp.max(jnp.abs(lb))
         judge = well_posed.space_ill_posed
-    ill = judge(lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=False)
+    ill = judge(lam, forward.labels, forward.cut, x, mx, skew, lb, xb, derived=False)
     gauge = jnp.max(jnp.abs(skew)) * blocks.reciprocal(size)
-    return info, facts.fixed.tol, residuals, spent, solved, gauge, ill
+    return info, forward.data.tol, residuals, spent, solved, gauge, ill
 
 
 def _examine(
-    request: Request,
+    problem: Problem,
     rules: derivative_rules.Rules,
-    given: Given,
+    inputs: Inputs,
     pairs: tuple[Array, Array],
     cotangent: tuple[Array, Array],
 ) -> CallReport:
     """The checks and the linear systems of one call."""
     info, tol, residuals, spent, solved, gauge, ill = _judge(
-        (request, rules), given, pairs, cotangent
+        (problem, rules), inputs, pairs, cotangent
     )
     problems = []
     if int(info.status) != Status.CONVERGED:
@@ -325,16 +327,16 @@ def _examine(
             "a cluster differently"
         )
     return CallReport(
-        n=given.a.n,
-        k=request.k,
-        method=request.method,
+        n=inputs.a.n,
+        k=problem.k,
+        method=problem.method,
         solvers=rules.settings.solvers,
         info=info,
         gap=float(info.gap),
         residuals=np.asarray(residuals),
         tolerance=float(tol),
         steps=int(spent[0]),
-        products=int(spent[1]),
+        matvecs=int(spent[1]),
         gauge=float(gauge),
         problems=tuple(problems),
     )

@@ -11,10 +11,10 @@ from jax_peig._core.results import Info, PartialEigh, Status
 from jax_peig._core.types import Array, Block
 from jax_peig._derivatives import rules as derivative_rules
 from jax_peig._derivatives.refinement import refine
-from jax_peig._derivatives.systems import Fixed, Systems, guards_of
+from jax_peig._derivatives.systems import SystemData, Systems, guards_of
 from jax_peig._diagnostics.info import account, diagnose, usable
 from jax_peig._eigensolvers.convergence import Ritz, residuals
-from jax_peig._eigensolvers.problem import Given, Request
+from jax_peig._eigensolvers.problem import Inputs, Problem
 from jax_peig._eigensolvers.run import solve
 from jax_peig._operators.operator import Operator, asymmetry, hermitian_part
 
@@ -30,21 +30,21 @@ class Solved(NamedTuple):
     lam: Array
     x: Block
     info: Info
-    facts: derivative_rules.Facts
+    forward: derivative_rules.ForwardResult
 
 
-def solve_and_judge(request: Request, rules: derivative_rules.Rules, given: Given) -> Solved:
+def solve_and_judge(problem: Problem, rules: derivative_rules.Rules, inputs: Inputs) -> Solved:
     """Everything but the derivatives."""
-    k = request.k
-    a = hermitian_part(given.a)
-    m = None if given.m is None else hermitian_part(given.m)
+    k = problem.k
+    a = hermitian_part(inputs.a)
+    m = None if inputs.m is None else hermitian_part(inputs.m)
     # The eigensolver sees parameters without tangents, and is never differentiated.
-    frozen = jax.lax.stop_gradient(given._replace(a=a, m=m))
-    ritz, probe_a, probe_m, helpful = solve(request, frozen)
-    if request.polish is not None:
-        ritz = request.polish(frozen.a, ritz, k)
+    frozen = jax.lax.stop_gradient(inputs._replace(a=a, m=m))
+    ritz, probe_a, probe_m, helpful = solve(problem, frozen)
+    if problem.polish is not None:
+        ritz = problem.polish(frozen.a, ritz, k)
     inner = frozen.derivative_preconditioner
-    fixed = Fixed(
+    data = SystemData(
         preconditioner=frozen.preconditioner if inner is None else inner,
         norms=(probe_a.norm, probe_m.norm),
         tol=jnp.array(0.0),
@@ -54,12 +54,12 @@ def solve_and_judge(request: Request, rules: derivative_rules.Rules, given: Give
         op_inv=frozen.op_inv,
         sigma=frozen.sigma,
     )
-    if rules.refine and k < given.a.n:
-        ritz = _refined(request, rules, frozen, ritz, fixed)
-        fixed = fixed._replace(guards=guards_of(ritz, k, fixed.norms))
+    if rules.refine and k < inputs.a.n:
+        ritz = _refined(problem, rules, frozen, ritz, data)
+        data = data._replace(guards=guards_of(ritz, k, data.norms))
     # An array's Hermitian part is a well-posed problem whatever the array; a product has no such.
-    given_a = asymmetry(given.a, a, probe_a.norm)
-    given_m = asymmetry(given.m, m, probe_m.norm)
+    given_a = asymmetry(inputs.a, a, probe_a.norm)
+    given_m = asymmetry(inputs.m, m, probe_m.norm)
     zero = jnp.zeros_like(probe_a.norm)
     status = diagnose(
         ritz,
@@ -71,16 +71,18 @@ def solve_and_judge(request: Request, rules: derivative_rules.Rules, given: Give
         probe_a.hermiticity_error if given_a is None else given_a,
         probe_m.hermiticity_error if given_m is None else given_m,
     )
-    info, cut = account(request, frozen, ritz, fixed.norms, status, errors, helpful)
+    info, cut = account(problem, frozen, ritz, data.norms, status, errors, helpful)
     valid = usable(info.status)
     lam = jnp.where(valid, ritz.values[:k], jnp.nan)
     x = jnp.where(valid, ritz.vectors[:, :k], jnp.nan)
     tol = _derivative_tolerance(info.error_bounds, info.gap, info.cut)
-    tol = jnp.where(jnp.isnan(given.derivative_tol), tol, given.derivative_tol)
-    fixed = fixed._replace(tol=tol)
+    tol = jnp.where(jnp.isnan(inputs.derivative_tol), tol, inputs.derivative_tol)
+    data = data._replace(tol=tol)
     mx = None if m is None else jnp.where(valid, ritz.MX[:, :k], jnp.nan)
-    facts = derivative_rules.Facts(fixed, mx, info.clusters, cut, info.status == Status.CONVERGED)
-    return Solved(a, m, lam, x, info, facts)
+    forward = derivative_rules.ForwardResult(
+        data, mx, info.clusters, cut, info.status == Status.CONVERGED
+    )
+    return Solved(a, m, lam, x, info, forward)
 
 
 def _derivative_tolerance(bounds: Array, gap: Array, cut: Array) -> Array:
@@ -94,31 +96,31 @@ def _derivative_tolerance(bounds: Array, gap: Array, cut: Array) -> Array:
 
 
 def _refined(
-    request: Request, rules: derivative_rules.Rules, given: Given, ritz: Ritz, fixed: Fixed
+    problem: Problem, rules: derivative_rules.Rules, inputs: Inputs, ritz: Ritz, data: SystemData
 ) -> Ritz:
     """The pairs after one more step, see `refine`."""
-    k, sign = request.k, rules.settings.sign
+    k, sign = problem.k, rules.settings.sign
     values = ritz.values
     r = residuals(ritz)[:, :k]
     bounds = blocks.column_norms(r) * blocks.column_norms(ritz.vectors[:, :k])
     gap = jnp.min(jnp.abs(values[None, :k] - values[k:, None]), initial=jnp.inf)
-    fixed = fixed._replace(tol=_derivative_tolerance(bounds, gap, jnp.array(False)))
+    data = data._replace(tol=_derivative_tolerance(bounds, gap, jnp.array(False)))
     systems = Systems(
-        given.a, given.m, ritz.vectors[:, :k], ritz.MX[:, :k], values[:k], fixed, sign
+        inputs.a, inputs.m, ritz.vectors[:, :k], ritz.MX[:, :k], values[:k], data, sign
     )
 
     def order(theta: Array) -> Array:
-        return jnp.argsort(request.places(theta, given.sigma))
+        return jnp.argsort(problem.places(theta, inputs.sigma))
 
     return refine(ritz, systems, rules.settings.solvers, rules.settings.max_steps, order)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def compiled(static: tuple[Request, derivative_rules.Rules], given: Given) -> PartialEigh:
+def compiled(static: tuple[Problem, derivative_rules.Rules], inputs: Inputs) -> PartialEigh:
     """Pairs with derivatives, and their account."""
-    request, rules = static
-    a, m, lam, x, info, facts = solve_and_judge(request, rules, given)
+    problem, rules = static
+    a, m, lam, x, info, forward = solve_and_judge(problem, rules, inputs)
     if rules.whole:
         lam = jnp.diag(lam).astype(x.dtype)
-    lam, x = derivative_rules.attach(rules, a, m, lam, x, facts)
+    lam, x = derivative_rules.attach(rules, a, m, lam, x, forward)
     return PartialEigh(lam, x, info)

@@ -135,7 +135,7 @@ def from_files(args: argparse.Namespace) -> int:
     for j, value in enumerate(values):
         print(f"{j:>5}  {value:>22.14e}  {residuals[j]:>13.2e}  {bounds[j]:>11.2e}  {labels[j]:>7}")
     print(f"method: {info.method} ({info.reason})")
-    print(f"{int(info.products)} products, {int(info.steps)} steps, {seconds:.1f} s, all told")
+    print(f"{int(info.matvecs)} products, {int(info.steps)} steps, {seconds:.1f} s, all told")
     if bool(info.cut):
         print(f"note: -k {args.k} cuts a cluster: the next eigenvalue cannot be told from the last")
     print(f"status: {info.message}")
@@ -339,7 +339,7 @@ def show_modes(grid: int, checks: demo.Checks) -> None:
             f"{residuals[j]:>9.1e}  {labels[j]:>7}"
         )
     print(
-        f"  {int(info.products)} + {int(info.products_M)} products of K and M with a vector, "
+        f"  {int(info.matvecs)} + {int(info.matvecs_M)} products of K and M with a vector, "
         f"{int(info.steps)} steps;\n  the first call {seconds[0]:.1f} s (it compiles), the second "
         f"{seconds[1]:.1f} s; {info.message}"
     )

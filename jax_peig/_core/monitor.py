@@ -29,12 +29,12 @@ class Monitor(NamedTuple):
         return jnp.full((self.rows, k), jnp.nan, jnp.finfo(dtype).dtype)
 
     def record(
-        self, history: Array, step: Array, relative: Array, products: Array, tol: float
+        self, history: Array, step: Array, relative: Array, matvecs: Array, tol: float
     ) -> Array:
         """Write the relative residuals (k,) of a step, counted from 0, and show them if asked."""
         if self.progress:
             shown = functools.partial(_show, k=relative.shape[0])
-            jax.debug.callback(shown, step, products, jnp.sum(relative <= tol), jnp.max(relative))
+            jax.debug.callback(shown, step, matvecs, jnp.sum(relative <= tol), jnp.max(relative))
         if not self.rows:
             return history
         return history.at[jnp.minimum(step, self.rows - 1)].set(relative)
@@ -45,9 +45,9 @@ class Monitor(NamedTuple):
             jax.debug.callback(_end, step)
 
 
-def _show(step, products, converged, worst, *, k: int) -> None:
+def _show(step, matvecs, converged, worst, *, k: int) -> None:
     sys.stderr.write(
-        f"\rpartial_eigh: step {int(step)}, {int(products)} products, "
+        f"\rpartial_eigh: step {int(step)}, {int(matvecs)} products, "
         f"{int(converged)}/{k} converged, largest residual {float(worst):.1e}   "
     )
     sys.stderr.flush()

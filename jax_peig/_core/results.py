@@ -81,7 +81,7 @@ class Info:
         The error of each computed eigenvalue as it most likely is (Kato-Temple): of second order in
         the residual, with the gap that the guard vectors show; not a bound. In the median 4
         times the true error, see ``tests/benchmarks/bounds.py``.
-    steps, products, products_M : int
+    steps, matvecs, matvecs_M : int
         Iterations, and products of A and of M with one vector.
     status : int
         A `Status`; ``message`` is its text.
@@ -110,8 +110,8 @@ class Info:
     error_bounds: Array
     error_estimates: Array
     steps: Array
-    products: Array
-    products_M: Array
+    matvecs: Array
+    matvecs_M: Array
     status: Array
     clusters: Array
     gap: Array

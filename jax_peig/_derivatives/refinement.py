@@ -15,7 +15,7 @@ from jax_peig._core.types import Array
 from jax_peig._derivatives import solve as systems_solve
 from jax_peig._derivatives.systems import Systems
 from jax_peig._eigensolvers.convergence import (
-    Layers,
+    Images,
     Lengths,
     Ritz,
     multiply,
@@ -35,26 +35,26 @@ def refine(ritz: Ritz, systems: Systems, solvers: tuple, max_steps: int, order) 
         systems, systems.dual(r), blocks.column_norms(r), solvers, max_steps
     )
     dx = -systems.within(solution.z)
-    old = Layers(ritz.vectors[:, :k], ritz.AX[:, :k], ritz.MX[:, :k])
-    new = Layers(old.v + dx, old.a + systems.a(dx), old.m + multiply(systems.m, dx))
+    old = Images(ritz.vectors[:, :k], ritz.AX[:, :k], ritz.MX[:, :k])
+    new = Images(old.v + dx, old.a + systems.a(dx), old.m + multiply(systems.m, dx))
     small, _ = blocks.orthonormalizer(blocks.gram(new.v, new.m))
     h = small.conj().T @ blocks.gram(new.v, new.a) @ small
     theta, c = blocks.eigh(blocks.herm(h))
     ranks = order(theta)
     theta, c = theta[ranks], (small @ c)[:, ranks]
-    new = Layers(*(block @ c for block in new))
+    new = Images(*(block @ c for block in new))
 
-    def worst(layers: Layers, values: Array) -> Array:
+    def worst(layers: Images, values: Array) -> Array:
         r = layers.a - layers.m * values.astype(layers.m.dtype)[None, :]
-        lengths = Lengths.of(r, values, layers.v, systems.fixed.norms)
-        return jnp.max(relative_residuals(lengths, values, systems.fixed.norms))
+        lengths = Lengths.of(r, values, layers.v, systems.data.norms)
+        return jnp.max(relative_residuals(lengths, values, systems.data.norms))
 
     better = worst(new, theta) < worst(old, ritz.values[:k])  # not so where it is NaN
-    kept = Layers(*(jnp.where(better, n, o) for n, o in zip(new, old, strict=True)))
+    kept = Images(*(jnp.where(better, n, o) for n, o in zip(new, old, strict=True)))
     # The guard vectors stay orthogonal to what moved.
-    guards = Layers(ritz.vectors[:, k:], ritz.AX[:, k:], ritz.MX[:, k:])
+    guards = Images(ritz.vectors[:, k:], ritz.AX[:, k:], ritz.MX[:, k:])
     inside = blocks.gram(kept.m, guards.v)
-    both = Layers(
+    both = Images(
         *(jnp.concatenate([x, g - x @ inside], axis=1) for x, g in zip(kept, guards, strict=True))
     )
     return ritz._replace(
@@ -62,6 +62,6 @@ def refine(ritz: Ritz, systems: Systems, solvers: tuple, max_steps: int, order) 
         vectors=both.v,
         AX=both.a,
         MX=both.m,
-        products=ritz.products + solution.products + k,
-        products_M=ritz.products_M + (0 if systems.m is None else solution.products + k),
+        matvecs=ritz.matvecs + solution.matvecs + k,
+        matvecs_M=ritz.matvecs_M + (0 if systems.m is None else solution.matvecs + k),
     )

@@ -35,7 +35,7 @@ class Round(NamedTuple):
 
     z: Block
     steps: Array
-    products: Array
+    matvecs: Array
 
 
 _KRYLOV = {"cg": krylov.cg, "gmres": krylov.gmres}
@@ -61,7 +61,7 @@ def _untold(z: Block) -> Round:
 
 def _krylov(systems: Systems, max_steps: int, name: str, columns: Columns) -> Round:
     """CG, MINRES or GMRES with the caller's preconditioner between projections."""
-    helper = systems.fixed.preconditioner
+    helper = systems.data.preconditioner
     precondition = None
     if helper is not None:
 
@@ -80,7 +80,7 @@ def _krylov(systems: Systems, max_steps: int, name: str, columns: Columns) -> Ro
 
 def _spectral(systems: Systems, columns: Columns) -> Block:
     """sum_i x_i x_i^H r_j / (lam_i - lam_j) over the pairs beyond the k wanted ones."""
-    complement = systems.fixed.complement
+    complement = systems.data.complement
     assert complement is not None
     gaps = systems.sign * (complement.values[:, None] - systems.lam[None, columns.which])
     inverse = jnp.where(gaps == 0, 0, 1 / jnp.where(gaps == 0, 1, gaps))
@@ -106,7 +106,7 @@ def _shift_invert(systems: Systems, max_steps: int, columns: Columns) -> Round:
 
     Its eigenvalues (lam_i - lam_j) / (lam_i - sigma), for M = I, gather at one: few steps.
     """
-    op_inv, sigma = systems.fixed.op_inv, systems.fixed.sigma
+    op_inv, sigma = systems.data.op_inv, systems.data.sigma
     assert op_inv is not None
     assert sigma is not None
     shift = systems.lam[columns.which] - sigma
@@ -139,8 +139,8 @@ def _semi_iteration(systems: Systems, max_steps: int, columns: Columns) -> Round
     the polynomial at lam_1 - lam_j <= 0: it is projected out before it has grown by `LEAK`. With D,
     which leaks at first order, at every step.
     """
-    fixed, sign = systems.fixed, systems.sign
-    guards, spectrum = fixed.guards, fixed.spectrum
+    data, sign = systems.data, systems.sign
+    guards, spectrum = data.guards, data.spectrum
     assert guards is not None
     assert spectrum is not None
     r, index, atol = columns

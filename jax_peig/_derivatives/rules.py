@@ -29,7 +29,7 @@ from jax_peig._core.linear_map import LinearMap, bind, jvp_along
 from jax_peig._core.types import Array, Block
 from jax_peig._derivatives import sylvester, well_posed
 from jax_peig._derivatives.sylvester import Settings, System
-from jax_peig._derivatives.systems import Fixed
+from jax_peig._derivatives.systems import SystemData
 from jax_peig._diagnostics import clusters
 from jax_peig._operators.operator import Operator, apply_hermitian
 
@@ -44,10 +44,10 @@ class Rules:
     whole: bool = False  # all pairs are one cluster, and the matrix R takes the place of lam
 
 
-class Facts(NamedTuple):
+class ForwardResult(NamedTuple):
     """What the forward solve found out, without derivative; a pytree."""
 
-    fixed: Fixed
+    data: SystemData
     mx: Block | None  # M X, where there is an M
     labels: Array  # (k,) clusters
     cut: Array  # (k,) pairs of a cluster that k cuts
@@ -57,7 +57,7 @@ class Facts(NamedTuple):
 class _Residuals(NamedTuple):
     system: System
     lam: Array  # (k,)
-    facts: Facts
+    forward: ForwardResult
 
 
 # -- the two rules --------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def pullback(
 
 def _between(res: _Residuals, g: Array) -> Array:
     """T with T R - R T = g off clusters, 0 inside: T_ij = g_ij / (lam_j - lam_i)."""
-    leaves = [res.system.r, res.lam, res.facts.labels]
+    leaves = [res.system.r, res.lam, res.forward.labels]
     (t,) = bind(_Commutator(), leaves, [g])
     return t
 
@@ -177,11 +177,11 @@ class _Push(LinearMap):
         res = jax.tree.unflatten(self.tree, residuals)
         lam_dot, x_dot = pushforward(res, inputs[0], inputs[1], self.rules)
         if self.rules.settings.on_unconverged == "nan":
-            lam_dot = jnp.where(res.facts.converged, lam_dot, jnp.nan)
-            x_dot = jnp.where(res.facts.converged, x_dot, jnp.nan)
+            lam_dot = jnp.where(res.forward.converged, lam_dot, jnp.nan)
+            x_dot = jnp.where(res.forward.converged, x_dot, jnp.nan)
         if self.rules.on_gauge == "nan":
             # No gauge makes the derivative of a part of a cluster finite.
-            x_dot = jnp.where(res.facts.cut[None, :], jnp.nan, x_dot)
+            x_dot = jnp.where(res.forward.cut[None, :], jnp.nan, x_dot)
         return [lam_dot, x_dot]
 
     def transposed(self):
@@ -220,7 +220,7 @@ class _Pull(LinearMap):
         if self.rules.whole:
             skew = well_posed.turning_part(b, res.system.r, lb)
         else:
-            skew = well_posed.gauge_part(b, res.facts.labels)
+            skew = well_posed.gauge_part(b, res.forward.labels)
         return [u.conj(), q.conj(), skew.conj()]
 
     def transposed(self):
@@ -251,9 +251,9 @@ class _Check(LinearMap):
         u, q, skew, lb, xb = inputs
         valid = self._well_posed(res, skew, lb, xb, self.derived)
         if self.on_unconverged == "nan":
-            valid &= res.facts.converged
+            valid &= res.forward.converged
         elif self.on_unconverged == "warn":
-            jax.debug.callback(well_posed.warn_unconverged, res.facts.converged)
+            jax.debug.callback(well_posed.warn_unconverged, res.forward.converged)
         like = res.system.x
         return [jnp.where(valid, jnp.zeros_like(like) if t is None else t, jnp.nan) for t in (u, q)]
 
@@ -261,13 +261,13 @@ class _Check(LinearMap):
         if self.on_gauge == "ignore":
             return jnp.array(True)
         xb = None if xb is None else xb.conj()
-        facts, x, mx = res.facts, res.system.x, res.system.mx
+        forward, x, mx = res.forward, res.system.x, res.system.mx
         if self.whole:
             lb = None if lb is None else lb.conj()
             judge = well_posed.space_ill_posed
         else:
             judge = well_posed.ill_posed
-        bad = judge(res.lam, facts.labels, facts.cut, x, mx, skew, lb, xb, derived=derived)
+        bad = judge(res.lam, forward.labels, forward.cut, x, mx, skew, lb, xb, derived=derived)
         if self.on_gauge == "nan":
             return ~bad
         jax.debug.callback(well_posed.warn_ill_posed, bad)
@@ -296,7 +296,7 @@ class _Check(LinearMap):
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
 def attach(
-    rules: Rules, a: Operator, m: Operator | None, lam: Array, x: Block, facts: Facts
+    rules: Rules, a: Operator, m: Operator | None, lam: Array, x: Block, forward: ForwardResult
 ) -> tuple[Array, Block]:
     """(lam, x) themselves, as differentiable functions of what A and M depend on.
 
@@ -304,25 +304,25 @@ def attach(
     passes through here and receives the derivatives of the pairs that it is an approximation of.
     With ``rules.whole`` lam is the matrix R, whose value is diagonal.
     """
-    del rules, a, m, facts
+    del rules, a, m, forward
     return lam, x
 
 
 def _attach_jvp(rules, primals, tangents):
-    a, m, lam, x, facts = primals
+    a, m, lam, x, forward = primals
     a_dot, m_dot = tangents[:2]
-    lam, x = attach(rules, a, m, lam, x, facts)
+    lam, x = attach(rules, a, m, lam, x, forward)
     ax, adx = _product_and_tangent(a, a_dot, x)
     mx, mdx = _product_and_tangent(m, m_dot, x)
-    if facts.mx is not None:
-        mx = _with_value(facts.mx, mx)  # the forward solve's; A X is of use in derivatives alone
+    if forward.mx is not None:
+        mx = _with_value(forward.mx, mx)  # the forward solve's; A X is of use in derivatives alone
     if rules.whole:
         r, values = lam, jnp.diagonal(lam).real
     else:
-        d = clusters.mask(facts.labels)
+        d = clusters.mask(forward.labels)
         block = jnp.where(d, blocks.herm(blocks.gram(x, ax)), 0)
         r, values = _with_value(jnp.diag(lam).astype(x.dtype), block), lam
-    res = _Residuals(System(a, m, x, mx, r, facts.fixed), values, facts)
+    res = _Residuals(System(a, m, x, mx, r, forward.data), values, forward)
     leaves, tree = jax.tree.flatten(res)
     lam_dot, x_dot = bind(_Push(tree, rules), leaves, [adx, mdx])
     if lam_dot is None:

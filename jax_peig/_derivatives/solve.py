@@ -44,7 +44,7 @@ class Solution(NamedTuple):
     converged: Array  # (k,)
     residuals: Array  # (k,), norms
     steps: Array  # of all rounds and panels, as far as the solvers tell
-    products: Array  # with A, in vectors
+    matvecs: Array  # with A, in vectors
 
 
 class _State(NamedTuple):
@@ -56,7 +56,7 @@ class _State(NamedTuple):
     rounds: Array  # of this one
     gained: Array  # the last round was worth while
     steps: Array
-    products: Array
+    matvecs: Array
 
 
 def solve(
@@ -76,7 +76,7 @@ def solve(
     max_steps : int
         Of a round.
     """
-    fixed, count = systems.fixed, rhs.shape[1]
+    data, count = systems.data, rhs.shape[1]
     which = jnp.arange(count) % systems.lam.shape[0]
     noise, one = ROUNDING * tolerances.eps(rhs.dtype), jnp.ones_like(full[0])
     size = blocks.column_norms(rhs)
@@ -84,8 +84,8 @@ def solve(
     # Of norm one from here on.
     scale = jnp.where(present, blocks.reciprocal(size), 0)
     rhs = jnp.where(present[None, :], rhs * (systems.sign * scale).astype(rhs.dtype)[None, :], 0)
-    target = jnp.maximum(fixed.tol, noise * full * scale)
-    norm_a, norm_m = fixed.norms
+    target = jnp.maximum(data.tol, noise * full * scale)
+    norm_a, norm_m = data.norms
     stiffness = norm_a + jnp.abs(systems.lam) * norm_m
     natural = blocks.reciprocal(jnp.max(stiffness))  # what z is no shorter than
     rounds = [functools.partial(improve, systems, name, max_steps) for name in solvers]
@@ -101,7 +101,7 @@ def solve(
         own = jnp.minimum(index, count - 1)
         asked = (index < count) & ~state.done[own]
         r = jnp.where(asked[None, :], state.r[:, own], 0)
-        step, steps, products = jax.lax.switch(
+        step, steps, matvecs = jax.lax.switch(
             state.stage,
             [functools.partial(turn, state.stage == i, f) for i, f in enumerate(rounds)],
             Columns(r, which[own], jnp.where(asked, 0.5 * target[own], 0)),
@@ -126,7 +126,7 @@ def solve(
             rounds=state.rounds,
             gained=state.gained & jnp.all(gained),
             steps=state.steps + steps,
-            products=state.products + products + index.shape[0],
+            matvecs=state.matvecs + matvecs + index.shape[0],
         )
 
     whole = solvers[0] == "eigenbasis" or callable(solvers[0])  # alone, and all columns at once
@@ -152,8 +152,8 @@ def solve(
         )
 
     none, stage = jnp.array(0), jnp.array(0)
-    if solvers[0] == "chebyshev" and len(solvers) > 1 and fixed.spectrum is not None:
-        stage = jnp.where(fixed.spectrum.worthwhile, 0, 1)
+    if solvers[0] == "chebyshev" and len(solvers) > 1 and data.spectrum is not None:
+        stage = jnp.where(data.spectrum.worthwhile, 0, 1)
     norms = present.astype(size.dtype)
     state = _State(
         jnp.zeros_like(rhs), rhs, norms, ~present, stage, none, jnp.array(True), none, none
@@ -161,4 +161,4 @@ def solve(
     state = jax.lax.while_loop(lambda s: ~jnp.all(s.done) & (s.stage < len(solvers)), refine, state)
     z = jnp.where(present[None, :], state.z * size.astype(rhs.dtype)[None, :], 0)
     converged = state.done | (state.norms <= SLACK * target)
-    return Solution(z, converged, state.norms * size, state.steps, state.products)
+    return Solution(z, converged, state.norms * size, state.steps, state.matvecs)

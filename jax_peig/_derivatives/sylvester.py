@@ -27,7 +27,7 @@ from jax_peig._core.linear_map import LinearMap, bind, jvp_along
 from jax_peig._core.types import Array, Block
 from jax_peig._derivatives import solve as systems_solve
 from jax_peig._derivatives import well_posed
-from jax_peig._derivatives.systems import Fixed, Systems
+from jax_peig._derivatives.systems import SystemData, Systems
 from jax_peig._operators.operator import Operator, apply_hermitian
 
 
@@ -39,7 +39,7 @@ class System(NamedTuple):
     x: Block  # (n, k)
     mx: Block  # M X; a derivative of M moves it
     r: Array  # (k, k), the Rayleigh matrix
-    fixed: Fixed
+    data: SystemData
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +147,7 @@ def _invert(system: System, b: Block, settings: Settings) -> Block:
     rhs = _dual_project(_dual_project(b, system.x, system.mx), system.x, system.mx)
     r = system.r
     systems = Systems(
-        system.a, system.m, system.x, system.mx, jnp.diagonal(r).real, system.fixed, settings.sign
+        system.a, system.m, system.x, system.mx, jnp.diagonal(r).real, system.data, settings.sign
     )
     full = blocks.column_norms(b)
     z, converged, *_ = systems_solve.solve(systems, rhs, full, settings.solvers, settings.max_steps)

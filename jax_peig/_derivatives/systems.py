@@ -28,7 +28,7 @@ class Guards(NamedTuple):
     errors: Array  # (g,), residual norms in the M^{-1} norm, about
 
 
-class Fixed(NamedTuple):
+class SystemData(NamedTuple):
     """What the systems are solved with and the solution does not depend on; a pytree."""
 
     preconditioner: Operator | None
@@ -57,7 +57,7 @@ class Systems(NamedTuple):
     x: Block
     mx: Block
     lam: Array  # (k,)
-    fixed: Fixed
+    data: SystemData
     sign: int
 
     def __call__(self, z: Block, index: Array) -> Block:

@@ -54,8 +54,8 @@ def error_bounds(
     rest = jnp.sum(jnp.abs(unit - my) ** 2, axis=0) / lowest
     bound = MARGIN * norm * jnp.sqrt(jnp.maximum(quadratic, 0) + rest)
     bound = jnp.where(norm > 0, bound, 0) + noise / jnp.sqrt(lowest)
-    products = (report.steps + 1) * r.shape[1]
-    return bound, products, report.positive & jnp.all(energy >= 0) & (lowest > 0)
+    matvecs = (report.steps + 1) * r.shape[1]
+    return bound, matvecs, report.positive & jnp.all(energy >= 0) & (lowest > 0)
 
 
 def rounding(values: Array, norms) -> Array:

@@ -7,7 +7,7 @@ from jax_peig._core.results import Info, Status
 from jax_peig._core.types import Array
 from jax_peig._diagnostics import clusters
 from jax_peig._eigensolvers.convergence import Lengths, Ritz, relative_residuals, residuals
-from jax_peig._eigensolvers.problem import Given, Request
+from jax_peig._eigensolvers.problem import Inputs, Problem
 
 
 def diagnose(ritz: Ritz, error_a: Array, error_m: Array, finite: Array) -> Array:
@@ -32,8 +32,8 @@ def usable(status: Array) -> Array:
 
 
 def account(
-    request: Request,
-    given: Given,
+    problem: Problem,
+    inputs: Inputs,
     ritz: Ritz,
     norms: tuple[Array, Array],
     status: Array,
@@ -41,23 +41,23 @@ def account(
     helpful: Array,
 ) -> tuple[Info, Array]:
     """All that is known of the pairs, from the pairs themselves, and which ones k cuts, (k,)."""
-    k, n = request.k, ritz.vectors.shape[0]
+    k, n = problem.k, ritz.vectors.shape[0]
     # The wanted pairs and the next one; all there are where they lie on two sides.
-    seen = ritz.values.shape[0] if request.which == "nearest" else min(k + 1, n)
+    seen = ritz.values.shape[0] if problem.which == "nearest" else min(k + 1, n)
     block = residuals(ritz)
     whole = Lengths.of(block, ritz.values, ritz.vectors, norms)
     values, r = ritz.values[:seen], block[:, :seen]
     lengths = Lengths(whole.r[:seen], whole.x[:seen])
-    bounds, mass_products, definite = clusters.error_bounds(values, r, lengths, given.m, norms)
+    bounds, mass_products, definite = clusters.error_bounds(values, r, lengths, inputs.m, norms)
     hermitian = status == Status.CONVERGED
     status = jnp.where(hermitian & ~definite, int(Status.M_NOT_POSITIVE_DEFINITE), status)
     valid = hermitian & definite
-    reached = relative_residuals(lengths, values, norms)[:k] <= request.tol
+    reached = relative_residuals(lengths, values, norms)[:k] <= problem.tol
     converged = jnp.where(valid, jnp.sum(reached), 0)
     stopped = jnp.where(ritz.stagnated, int(Status.STAGNATED), int(Status.MAX_STEPS))
     stopped = jnp.where(helpful, stopped, int(Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE))
     status = jnp.where(valid & ~((converged == k) & ritz.complete), stopped, status)
-    tolerance = clusters.degeneracy_tolerance(values[:k], request.degeneracy_tol)
+    tolerance = clusters.degeneracy_tolerance(values[:k], problem.degeneracy_tol)
     beyond = jnp.abs(values[:k, None] - values[None, k:])
     # A further guard vector that has not converged is not a copy of a wanted pair: the first would
     # be one too. Its bound would link everything.
@@ -65,7 +65,7 @@ def account(
     radii = bounds.at[k + 1 :].set(jnp.where(vague, 0, bounds[k + 1 :]))
     labels = clusters.cluster_labels(values, jnp.maximum(radii, tolerance / 2))
     cut = jnp.any(labels[:k, None] == labels[None, k:], axis=1)
-    places = request.places(ritz.values, given.sigma)
+    places = problem.places(ritz.values, inputs.sigma)
     rounding = clusters.rounding(values[:k], norms) * lengths.x[:k]
     estimates = clusters.error_estimates(places, ritz.vectors, block, whole, bounds[:k], rounding)
     info = Info(
@@ -74,8 +74,8 @@ def account(
         error_bounds=bounds[:k],
         error_estimates=estimates,
         steps=ritz.steps,
-        products=ritz.products,
-        products_M=ritz.products_M + mass_products,
+        matvecs=ritz.matvecs,
+        matvecs_M=ritz.matvecs_M + mass_products,
         status=status,
         clusters=labels[:k],
         gap=jnp.min(beyond, initial=jnp.inf),
@@ -83,9 +83,9 @@ def account(
         hermiticity_error=errors[0],
         hermiticity_error_M=errors[1],
         preconditioner_definite=helpful,
-        MX=None if given.m is None else ritz.MX[:, :k],
-        history=ritz.history if request.monitor.rows else None,
-        method=request.method,
-        reason=request.reason,
+        MX=None if inputs.m is None else ritz.MX[:, :k],
+        history=ritz.history if problem.monitor.rows else None,
+        method=problem.method,
+        reason=problem.reason,
     )
     return info, cut

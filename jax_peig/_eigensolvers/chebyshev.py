@@ -27,17 +27,17 @@ from jax_peig._core.types import Array, Block, BlockFunction
 from jax_peig._eigensolvers import chebyshev_filter
 from jax_peig._eigensolvers.completeness import testify
 from jax_peig._eigensolvers.convergence import (
-    Goal,
     Lengths,
     Ritz,
     Spectrum,
+    StoppingRule,
     doubt,
     enough,
     multiply,
     relative_residuals,
     settled,
 )
-from jax_peig._operators.mass_inverse import RoughInverse
+from jax_peig._operators.mass_inverse import ApproximateInverse
 from jax_peig._operators.operator import Operator
 
 # Steps of the filter that a guess is worth.
@@ -71,8 +71,8 @@ class _State(NamedTuple):
     best: Array
     since: Array  # steps since then
     step: Array
-    products: Array
-    products_M: Array
+    matvecs: Array
+    matvecs_M: Array
     finite: Array
     definite: Array
     found: Array  # the set is complete
@@ -83,11 +83,11 @@ class _State(NamedTuple):
 def solve(
     a: Operator,
     m: Operator | None,
-    inverse: RoughInverse | None,
+    inverse: ApproximateInverse | None,
     start: Block,
     interval: tuple[Array, Array],
     norms: tuple[Array, Array],
-    goal: Goal,
+    rule: StoppingRule,
     worthwhile: Array,
     key: Array,
     *,
@@ -114,17 +114,17 @@ def solve(
         (A - sigma M)^{-1}.
     """
     if sigma is None:
-        sifter = chebyshev_filter.Filter(a, m, inverse, interval, norms, goal, None, None)
-        return _iterate(_Problem(a, m, sifter, norms, goal, key, None), start, worthwhile)
+        filter_ = chebyshev_filter.Filter(a, m, inverse, interval, norms, rule, None, None)
+        return _iterate(_Iteration(a, m, filter_, norms, rule, key, None), start, worthwhile)
     # Squares of eigenvalues neither overflow nor vanish for A / unit.
     unit = _power_of_two(norms[0] * blocks.reciprocal(norms[1]))
     low, high = (end / unit for end in interval)
-    sifter = chebyshev_filter.Filter(
-        _times(a, 1 / unit), m, inverse, (low, high), (norms[0] / unit, norms[1]), goal,
+    filter_ = chebyshev_filter.Filter(
+        _times(a, 1 / unit), m, inverse, (low, high), (norms[0] / unit, norms[1]), rule,
         sigma / unit, None if op_inv is None else _times(op_inv, unit),
     )  # fmt: skip
-    problem = _Problem(sifter.operator, m, sifter, sifter.norms, goal, key, sifter.sigma)
-    ritz = _iterate(problem, start, worthwhile)
+    iteration = _Iteration(filter_.operator, m, filter_, filter_.norms, rule, key, filter_.sigma)
+    ritz = _iterate(iteration, start, worthwhile)
     return ritz._replace(values=ritz.values * unit, AX=ritz.AX * unit.astype(ritz.AX.dtype))
 
 
@@ -148,7 +148,7 @@ def improve(
     guess: Block,
     interval: tuple[Array, Array],
     norms: tuple[Array, Array],
-    goal: Goal,
+    rule: StoppingRule,
     worthwhile: Array,
     key: Array,
 ) -> tuple[Ritz, Array]:
@@ -158,66 +158,68 @@ def improve(
     are returned behind it as guard vectors. For a poor or blind guess the answer is no.
     """
     key, key_of_witnesses = jax.random.split(key)
-    few = goal._replace(max_steps=min(GUESS_STEPS, goal.max_steps))
-    sifter = chebyshev_filter.Filter(
+    few = rule._replace(max_steps=min(GUESS_STEPS, rule.max_steps))
+    filter_ = chebyshev_filter.Filter(
         a, None, None, interval, norms, few, None, None, chebyshev_filter.GUESS
     )
-    ritz = _iterate(_Problem(a, None, sifter, norms, few, key, None), guess, worthwhile)
-    if goal.k == guess.shape[0]:
+    ritz = _iterate(_Iteration(a, None, filter_, norms, few, key, None), guess, worthwhile)
+    if rule.k == guess.shape[0]:
         return ritz, jnp.asarray(ritz.complete)  # there is nothing else
 
     asked = ritz.complete & worthwhile
 
     def hear():
-        return testify(sifter, ritz, interval[1], key_of_witnesses, asked)
+        return testify(filter_, ritz, interval[1], key_of_witnesses, asked)
 
     nobody = jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype), jax.eval_shape(hear))
     said = jax.lax.cond(asked, hear, lambda: nobody)
     both = ritz._replace(
-        values=jnp.concatenate([ritz.values, goal.sign * said.theta]),
+        values=jnp.concatenate([ritz.values, rule.sign * said.theta]),
         vectors=jnp.concatenate([ritz.vectors, said.y], axis=1),
-        AX=jnp.concatenate([ritz.AX, goal.sign * said.ay], axis=1),
+        AX=jnp.concatenate([ritz.AX, rule.sign * said.ay], axis=1),
         MX=jnp.concatenate([ritz.MX, said.y], axis=1),
-        products=ritz.products + said.products,
+        matvecs=ritz.matvecs + said.matvecs,
         complete=said.complete,
     )
     return both, said.complete
 
 
-def _iterate(problem: "_Problem", start: Block, worthwhile: Array) -> Ritz:
-    goal, begin = problem.goal, problem.begin(start, worthwhile)
-    end = jax.lax.while_loop(lambda s: ~s.done, problem.iterate, begin)
-    goal.monitor.finish(end.step)
+def _iterate(iteration: "_Iteration", start: Block, worthwhile: Array) -> Ritz:
+    rule, begin = iteration.rule, iteration.begin(start, worthwhile)
+    end = jax.lax.while_loop(lambda s: ~s.done, iteration.iterate, begin)
+    rule.monitor.finish(end.step)
     return Ritz(
-        values=goal.sign * end.theta,
+        values=rule.sign * end.theta,
         vectors=end.x,
-        AX=goal.sign * end.ax,
+        AX=rule.sign * end.ax,
         MX=end.x if end.mx is None else end.mx,
         steps=jnp.maximum(end.step, 0),
-        products=end.products,
-        products_M=end.products_M,
-        stagnated=end.step < goal.max_steps,  # if it did not converge
+        matvecs=end.matvecs,
+        matvecs_M=end.matvecs_M,
+        stagnated=end.step < rule.max_steps,  # if it did not converge
         finite=end.finite,
         definite=end.definite,
         history=end.history,
         complete=end.found,
-        spectrum=None if problem.sigma is not None else Spectrum(end.upper, problem.filter.inverse),
+        spectrum=None
+        if iteration.sigma is not None
+        else Spectrum(end.upper, iteration.filter.inverse),
     )
 
 
-class _Problem(NamedTuple):
+class _Iteration(NamedTuple):
     """The pencil (sign A, M), and what is wanted of it."""
 
     operator: BlockFunction
     mass: Operator | None
     filter: chebyshev_filter.Filter
     norms: tuple[Array, Array]
-    goal: Goal
+    rule: StoppingRule
     key: Array
     sigma: Array | None
 
     def a(self, block: Block) -> Block:
-        return self.goal.sign * self.operator(block)
+        return self.rule.sign * self.operator(block)
 
     def begin(self, start: Block, worthwhile: Array) -> _State:
         real = jnp.finfo(start.dtype).dtype
@@ -234,29 +236,29 @@ class _Problem(NamedTuple):
             best=jnp.full(2, jnp.inf, real),
             since=count,
             step=count - 1,  # the first is Rayleigh-Ritz in the span of the start alone
-            products=count,
-            products_M=count,
+            matvecs=count,
+            matvecs_M=count,
             finite=jnp.array(True),
             definite=jnp.array(True),
             found=jnp.array(False),
             done=~worthwhile,
-            history=self.goal.monitor.begin(self.goal.k, start.dtype),
+            history=self.rule.monitor.begin(self.rule.k, start.dtype),
         )
 
     def iterate(self, state: _State) -> _State:
         pairs = chebyshev_filter.Pairs(
             state.x, state.ax, state.mx, state.theta, state.place, state.relative
         )
-        none = jnp.zeros_like(state.products)
-        block, products, products_M = jax.lax.cond(
+        none = jnp.zeros_like(state.matvecs)
+        block, matvecs, matvecs_M = jax.lax.cond(
             state.step < 0,
             lambda: (state.x, none, none),
             lambda: self.filter(pairs, state.upper, state.step),
         )
         after = state._replace(
             step=state.step + 1,
-            products=state.products + products,
-            products_M=state.products_M + products_M,
+            matvecs=state.matvecs + matvecs,
+            matvecs_M=state.matvecs_M + matvecs_M,
         )
         return self.judge(self.rayleigh_ritz(after, block))
 
@@ -294,24 +296,24 @@ class _Problem(NamedTuple):
             ax=image @ c,
             mx=None if self.mass is None else product @ c,
             theta=theta,
-            products=state.products + width,
-            products_M=state.products_M + mass_products,
+            matvecs=state.matvecs + width,
+            matvecs_M=state.matvecs_M + mass_products,
             definite=state.definite & ~negative,
         )
 
     def judge(self, state: _State) -> _State:
         """Residuals, the order of the pairs, and whether to stop."""
-        goal = self.goal
+        rule = self.rule
         state, lengths = self.ordered(state)
         relative = relative_residuals(lengths, state.theta, self.norms)
-        worst = jnp.max(relative[: goal.k])
+        worst = jnp.max(relative[: rule.k])
         line = state.theta
         if self.sigma is not None:
             line = jnp.sqrt(jnp.abs(state.place))
             line = line if self.filter.op_inv is None else 1 / line
-        found = enough(settled(line, lengths, relative, goal), goal)
+        found = enough(settled(line, lengths, relative, rule), rule)
         finite = state.finite & jnp.all(jnp.isfinite(state.theta) & jnp.isfinite(lengths.r))
-        reached = jnp.stack([worst, doubt(line, lengths, goal)])
+        reached = jnp.stack([worst, doubt(line, lengths, rule)])
         better = reached < 0.9 * state.best
         since = jnp.where(jnp.any(better), 0, state.since + 1)
         stuck = (since >= PATIENCE) & (worst < ROUNDING * tolerances.eps(worst.dtype))
@@ -321,9 +323,9 @@ class _Problem(NamedTuple):
             since=since,
             finite=finite,
             found=found,
-            done=state.done | found | ~finite | stuck | (state.step >= goal.max_steps),
-            history=goal.monitor.record(
-                state.history, state.step, relative[: goal.k], state.products, goal.tol
+            done=state.done | found | ~finite | stuck | (state.step >= rule.max_steps),
+            history=rule.monitor.record(
+                state.history, state.step, relative[: rule.k], state.matvecs, rule.tol
             ),
         )
 

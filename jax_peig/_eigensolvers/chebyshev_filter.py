@@ -26,8 +26,8 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block, BlockFunction
-from jax_peig._eigensolvers.convergence import SAFETY, Goal, multiply
-from jax_peig._operators.mass_inverse import RoughInverse
+from jax_peig._eigensolvers.convergence import SAFETY, StoppingRule, multiply
+from jax_peig._operators.mass_inverse import ApproximateInverse
 from jax_peig._operators.operator import Operator
 
 # With a solve the wanted values stand far out, and the first Ritz values say nothing of how far.
@@ -87,10 +87,10 @@ class Filter(NamedTuple):
 
     operator: BlockFunction
     mass: Operator | None
-    inverse: RoughInverse | None
+    inverse: ApproximateInverse | None
     spectrum: tuple[Array, Array]  # of sign A, or sign D A
     norms: tuple[Array, Array]
-    goal: Goal
+    rule: StoppingRule
     sigma: Array | None
     op_inv: BlockFunction | None
     effort: Effort = BLOCK
@@ -104,14 +104,14 @@ class Filter(NamedTuple):
         applied = width * jnp.sum(jnp.maximum(degrees - 1, 0))  # vectors through `stand_in`
         begun = width * jnp.sum(degrees > 0)  # and through the beginning of `polynomial`
         folds = 1 if self.sigma is None else 2
-        products = folds * applied + (folds - 1) * begun
+        matvecs = folds * applied + (folds - 1) * begun
         if self.op_inv is not None:
-            none = jnp.zeros_like(products)
+            none = jnp.zeros_like(matvecs)
             return block, none, none if self.mass is None else 2 * (applied + begun)
         if self.inverse is None:
-            return block, products, jnp.zeros_like(products)
-        shifts = products if folds > 1 else 0
-        return block, products, folds * (applied + begun) * (self.inverse.degree - 1) + shifts
+            return block, matvecs, jnp.zeros_like(matvecs)
+        shifts = matvecs if folds > 1 else 0
+        return block, matvecs, folds * (applied + begun) * (self.inverse.degree - 1) + shifts
 
     # -- products -------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ class Filter(NamedTuple):
         """
         if self.op_inv is not None:
             return self.op_inv(multiply(self.mass, block))
-        image = self.goal.sign * self.operator(block)
+        image = self.rule.sign * self.operator(block)
         if self.sigma is not None:
             image = image - self.sigma.astype(block.dtype) * multiply(self.mass, block)
         return image if self.inverse is None else self.inverse(image)
@@ -147,7 +147,7 @@ class Filter(NamedTuple):
 
     def interval(self, pairs: Pairs, upper: Array, step: Array) -> Interval:
         """The damped interval, with whatever it takes for p to grow below it."""
-        k, place = self.goal.k, pairs.place
+        k, place = self.rule.k, pairs.place
         room = jnp.log(2 * LEAST_GAIN) / self.effort.degree
         least = place[k - 1] + (upper - place[k - 1]) * room**2 / 4
         edge = place[-1]
@@ -179,7 +179,7 @@ class Filter(NamedTuple):
         """
         norm_a, norm_m = self.norms
         width = norm_m * (self.spectrum[1] - self.spectrum[0])
-        mixed = jnp.max(pairs.relative[: self.goal.k]) * norm_a * blocks.reciprocal(width)
+        mixed = jnp.max(pairs.relative[: self.rule.k]) * norm_a * blocks.reciprocal(width)
         eps = tolerances.eps(mixed.dtype)
         return eps**-GROWTH / jnp.clip(mixed, eps ** (GROWTH_LIMIT - GROWTH), 1)
 
@@ -189,7 +189,7 @@ class Filter(NamedTuple):
         p grows like cosh(d g) with g = arccosh((c - t) / e): a residual that has to fall by f needs
         d = arccosh(f) / g.
         """
-        k, tol, relative = self.goal.k, self.goal.tol, pairs.relative
+        k, tol, relative = self.rule.k, self.rule.tol, pairs.relative
         ratio = (interval.centre - interval.place) / interval.half
         growth = jnp.maximum(jnp.arccosh(jnp.maximum(ratio, 1)), tolerances.eps(ratio.dtype))
         wanted = jnp.arange(growth.shape[0]) < k

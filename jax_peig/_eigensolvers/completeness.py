@@ -44,7 +44,7 @@ class Testimony(NamedTuple):
     theta: Array  # (w,), Ritz values in the complement, ascending
     y: Block  # (n, w)
     ay: Block
-    products: Array
+    matvecs: Array
 
 
 class _State(NamedTuple):
@@ -58,21 +58,21 @@ class _State(NamedTuple):
     step: Array
 
 
-def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array, asked: Array) -> Testimony:
+def testify(filter_: Filter, pairs: Ritz, upper: Array, key: Array, asked: Array) -> Testimony:
     """Hear random vectors about the k smallest pairs of sign A, all of them converged; M = I.
 
     Nobody has ``asked`` for a member of a batch whose pairs are not.
     """
     x = pairs.vectors
     n, k = x.shape
-    goal, dtype = sifter.goal, x.dtype
-    known = goal.sign * pairs.values
-    scale = sifter.norms[0]
+    rule, dtype = filter_.rule, x.dtype
+    known = rule.sign * pairs.values
+    scale = filter_.norms[0]
     rounding = tolerances.rank(dtype) * scale
     most = tolerances.eps(dtype) ** -GROWTH_LIMIT
 
     def a(block):
-        return goal.sign * sifter.operator(block)
+        return rule.sign * filter_.operator(block)
 
     def apart(block):
         for _ in range(2):
@@ -91,16 +91,16 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array, asked: Array)
     def judge(state: _State) -> _State:
         r = state.ay - state.y * state.theta.astype(dtype)[None, :]
         distance = state.theta - known[k - 1]
-        lengths = Lengths.of(r, state.theta, state.y, sifter.norms)
-        length, relative = lengths.r, relative_residuals(lengths, state.theta, sifter.norms)
+        lengths = Lengths.of(r, state.theta, state.y, filter_.norms)
+        length, relative = lengths.r, relative_residuals(lengths, state.theta, filter_.norms)
         missed = distance[0] < -rounding
-        strict = min(goal.tol, tolerances.eps(dtype) ** 0.5)
+        strict = min(rule.tol, tolerances.eps(dtype) ** 0.5)
         distinct = distance[0] > rounding
         needed = state.amplitude[0] * jnp.where(distinct, distance[0], 1)
         shortfall = jnp.where(distinct, length[0] / needed, jnp.inf)
         complete = ~missed & ((shortfall < 1) | (relative[0] <= SAFETY * strict))
-        products = state.said.products + state.y.shape[1]
-        said = Testimony(complete, missed, state.theta, state.y, state.ay, products)
+        matvecs = state.said.matvecs + state.y.shape[1]
+        said = Testimony(complete, missed, state.theta, state.y, state.ay, matvecs)
         reach = jnp.max(state.theta + length)
         upper = jnp.maximum(state.upper, reach)
         return state._replace(said=said, upper=upper, shortfall=shortfall)
@@ -123,14 +123,14 @@ def testify(sifter: Filter, pairs: Ritz, upper: Array, key: Array, asked: Array)
         degree = jnp.minimum(
             jnp.log(2 * gain) / growth(known[k - 1]), jnp.log(2 * most) / growth(known[0])
         )
-        degree = jnp.clip(jnp.ceil(degree), 2, sifter.effort.degree).astype(int)
+        degree = jnp.clip(jnp.ceil(degree), 2, filter_.effort.degree).astype(int)
         pairs = Pairs(state.y, state.ay, None, state.theta, interval.place, state.theta)
-        block = apart(sifter.polynomial(pairs, interval, degree))
+        block = apart(filter_.polynomial(pairs, interval, degree))
         y, ay, theta, amplitude = ritz(block, state.amplitude)
-        spent = state.said.products + (degree - 1) * y.shape[1]
+        spent = state.said.matvecs + (degree - 1) * y.shape[1]
         state = state._replace(
             y=y, ay=ay, theta=theta, amplitude=amplitude, step=state.step + 1,
-            said=state.said._replace(products=spent),
+            said=state.said._replace(matvecs=spent),
         )  # fmt: skip
         return judge(state)
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.monitor import Monitor
 from jax_peig._core.types import Array, Block
-from jax_peig._operators.mass_inverse import RoughInverse
+from jax_peig._operators.mass_inverse import ApproximateInverse
 from jax_peig._operators.operator import Operator
 
 # The recurrence's residuals have to be this much below the tolerance, so that the true ones are.
@@ -19,7 +19,7 @@ APART = 0.1
 HIDDEN = 1000.0
 
 
-class Goal(NamedTuple):
+class StoppingRule(NamedTuple):
     """What is wanted, and how well; static and hashable."""
 
     k: int
@@ -27,7 +27,7 @@ class Goal(NamedTuple):
     tol: float  # relative residual, see `relative_residuals`
     max_steps: int
     monitor: Monitor = Monitor()
-    given: int = 0  # columns of the block that began as a guess, beside a whole random block
+    guessed: int = 0  # columns of the block that began as a guess, beside a whole random block
     disturbed: bool = False  # the block began as a guess with a little noise in it
 
     @property
@@ -47,7 +47,7 @@ class Spectrum(NamedTuple):
     """What is known of the spectrum of sign D A."""
 
     upper: Array  # an upper bound, safe in practice
-    inverse: RoughInverse | None  # D; None is the identity
+    inverse: ApproximateInverse | None  # D; None is the identity
     worthwhile: Array | bool = True  # D resembles M^{-1}
 
 
@@ -59,8 +59,8 @@ class Ritz(NamedTuple):
     AX: Block
     MX: Block  # the vectors themselves without M
     steps: Array
-    products: Array  # with A, in vectors
-    products_M: Array
+    matvecs: Array  # with A, in vectors
+    matvecs_M: Array
     stagnated: Array  # the residuals stopped falling before the tolerance
     finite: Array  # every product was
     definite: Array  # no sign of a negative eigenvalue of M was seen
@@ -70,7 +70,7 @@ class Ritz(NamedTuple):
     spectrum: Spectrum | None = None
 
 
-class Layers(NamedTuple):
+class Images(NamedTuple):
     """A block with its products; ``m`` is the block itself where there is no M."""
 
     v: Block
@@ -78,7 +78,7 @@ class Layers(NamedTuple):
     m: Block
 
     @classmethod
-    def of(cls, arrays: tuple[Array, ...]) -> "Layers":
+    def of(cls, arrays: tuple[Array, ...]) -> "Images":
         """Of (V, A V) or (V, A V, M V)."""
         return cls(arrays[0], arrays[1], arrays[2 if len(arrays) > 2 else 0])
 
@@ -118,39 +118,39 @@ def relative_residuals(lengths: Lengths, values: Array, norms) -> Array:
     return jnp.where(length == 0, jnp.inf, relative)  # a dropped direction is no eigenvector
 
 
-def settled(theta: Array, lengths: Lengths, relative: Array, goal: Goal) -> Array:
+def settled(theta: Array, lengths: Lengths, relative: Array, rule: StoppingRule) -> Array:
     """Which columns have nothing left to do, (m,).
 
     The wanted pairs have converged. A guard vector has to show another eigenvalue than the k-th,
-    or to be converged itself, whatever ``goal.tol``: until then a further copy of the k-th may be
+    or to be converged itself, whatever ``rule.tol``: until then a further copy of the k-th may be
     on its way. The values ``theta`` are those of sign A, ascending, or distances.
     """
-    guard = jnp.arange(theta.shape[0]) >= goal.k
+    guard = jnp.arange(theta.shape[0]) >= rule.k
     # An eigenvalue lies within ||r|| ||x|| of theta, up to the spread of M's spectrum.
-    apart = lengths.r * lengths.x <= APART * (theta - theta[goal.k - 1])
-    strict = min(goal.tol, tolerances.eps(theta.dtype) ** 0.5)
-    return (relative <= SAFETY * jnp.where(guard, strict, goal.tol)) | (guard & apart)
+    apart = lengths.r * lengths.x <= APART * (theta - theta[rule.k - 1])
+    strict = min(rule.tol, tolerances.eps(theta.dtype) ** 0.5)
+    return (relative <= SAFETY * jnp.where(guard, strict, rule.tol)) | (guard & apart)
 
 
-def doubt(theta: Array, lengths: Lengths, goal: Goal) -> Array:
+def doubt(theta: Array, lengths: Lengths, rule: StoppingRule) -> Array:
     """How far guard vectors are from showing other eigenvalues: bound / distance, see `settled`.
 
     The largest of those that `enough` asks for.
     """
-    guards = slice(goal.k, goal.k + goal.given + 1)
-    distance = theta[guards] - theta[goal.k - 1]
+    guards = slice(rule.k, rule.k + rule.guessed + 1)
+    distance = theta[guards] - theta[rule.k - 1]
     bound = lengths.r[guards] * lengths.x[guards]
     apart = distance > 0
     return jnp.max(jnp.where(apart, bound / jnp.where(apart, distance, 1), jnp.inf), initial=0.0)
 
 
-def enough(done: Array, goal: Goal) -> Array:
+def enough(done: Array, rule: StoppingRule) -> Array:
     """Whether the wanted pairs converged and the first guard vector shows that they are all.
 
     For blocks that began at random, of which `settled` says what is ``done``. Where so many vectors
     began as a guess, so many more have to show it: then one that began at random is among them.
     """
-    return jnp.all(done[: goal.k + goal.given + 1])
+    return jnp.all(done[: rule.k + rule.guessed + 1])
 
 
 def multiply(operator: Operator | None, block: Block) -> Block:

@@ -41,10 +41,10 @@ from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers.convergence import (
     SAFETY,
-    Goal,
-    Layers,
+    Images,
     Lengths,
     Ritz,
+    StoppingRule,
     block_width,
     multiply,
     relative_residuals,
@@ -112,7 +112,7 @@ def solve(
     preconditioner: Operator | None,
     start: Block,
     norms: tuple[Array, Array],
-    goal: Goal,
+    rule: StoppingRule,
     worthwhile: Array,
     key: Array,
     basis: int,
@@ -129,27 +129,27 @@ def solve(
         For witnesses and random directions.
     basis : int
         The largest number of basis vectors, see `default_basis`; p + 4 at least. A step is one
-        product here, and ``goal.max_steps`` bounds the products.
+        product here, and ``rule.max_steps`` bounds the products.
     """
     width = start.shape[1]
     size = max(min(basis, a.n), width + 4)
     kept = max(width, min(int(KEPT * size), size - 3))
-    problem = _Problem(a, m, preconditioner, norms, goal, key, width, size, kept)
-    begin = problem.begin(start)._replace(done=~worthwhile)
-    end = jax.lax.while_loop(lambda s: ~s.done, problem.iterate, begin)
-    goal.monitor.finish(end.step)
+    iteration = _Iteration(a, m, preconditioner, norms, rule, key, width, size, kept)
+    begin = iteration.begin(start)._replace(done=~worthwhile)
+    end = jax.lax.while_loop(lambda s: ~s.done, iteration.iterate, begin)
+    rule.monitor.finish(end.step)
     # The witness comes after the guard vectors, and may belong between them.
-    order = jnp.concatenate([jnp.arange(goal.k), goal.k + jnp.argsort(end.theta[goal.k :])])
-    x = Layers.of(tuple(block @ end.c[:, order] for block in end.basis))
+    order = jnp.concatenate([jnp.arange(rule.k), rule.k + jnp.argsort(end.theta[rule.k :])])
+    x = Images.of(tuple(block @ end.c[:, order] for block in end.basis))
     return Ritz(
-        values=goal.sign * end.theta[order],
+        values=rule.sign * end.theta[order],
         vectors=x.v,
-        AX=goal.sign * x.a,
+        AX=rule.sign * x.a,
         MX=x.m,
         steps=end.step,
-        products=end.step,
-        products_M=jnp.array(0) if m is None else end.step,
-        stagnated=end.step < goal.max_steps,  # if it did not converge
+        matvecs=end.step,
+        matvecs_M=jnp.array(0) if m is None else end.step,
+        stagnated=end.step < rule.max_steps,  # if it did not converge
         finite=end.finite,
         definite=end.definite,
         history=end.history,
@@ -157,14 +157,14 @@ def solve(
     )
 
 
-class _Problem(NamedTuple):
+class _Iteration(NamedTuple):
     """The pencil (sign A, M), whose smallest eigenvalues are wanted, how well, and the sizes."""
 
     operator: Operator
     mass: Operator | None
     preconditioner: Operator | None
     norms: tuple[Array, Array]
-    goal: Goal
+    rule: StoppingRule
     key: Array
     width: int  # p, the Ritz vectors that are looked at
     size: int  # m, the largest basis
@@ -172,7 +172,7 @@ class _Problem(NamedTuple):
 
     def begin(self, start: Block) -> _State:
         n, width = start.shape
-        m, k, dtype = self.size, self.goal.k, start.dtype
+        m, k, dtype = self.size, self.rule.k, start.dtype
         real = jnp.finfo(dtype).dtype
         zero, no = jnp.array(0), jnp.array(False)
         return _State(
@@ -200,7 +200,7 @@ class _Problem(NamedTuple):
             definite=~no,
             complete=no,
             done=no,
-            history=self.goal.monitor.begin(k, dtype),
+            history=self.rule.monitor.begin(k, dtype),
         )
 
     def iterate(self, state: _State) -> _State:
@@ -258,8 +258,8 @@ class _Problem(NamedTuple):
             state,
         )
         finite = state.finite & jnp.all(jnp.isfinite(w))
-        v, mv, definite = self.orthonormal(w, Layers.of(state.basis))
-        av = self.goal.sign * self.operator(v)
+        v, mv, definite = self.orthonormal(w, Images.of(state.basis))
+        av = self.rule.sign * self.operator(v)
         i = state.filled
         basis = tuple(
             jax.lax.dynamic_update_slice_in_dim(old, new, i, axis=1)
@@ -283,7 +283,7 @@ class _Problem(NamedTuple):
             definite=state.definite & definite,
         )
 
-    def orthonormal(self, w: Block, basis: Layers) -> tuple[Block, Block, Array]:
+    def orthonormal(self, w: Block, basis: Images) -> tuple[Block, Block, Array]:
         """Make w (n, 1) orthonormal to the basis, or zero; M w; and whether M looked definite.
 
         Twice is enough: what loses more than half the digits in the first pass is rounding, and is
@@ -322,14 +322,14 @@ class _Problem(NamedTuple):
 
     def judge(self, state: _State) -> _State:
         """What is converged, what is missing, and what to do next."""
-        goal, k, q = self.goal, self.goal.k, state.deflated
+        rule, k, q = self.rule, self.rule.k, state.deflated
         theta, c, small = self.ritz(state)
-        x = Layers.of(tuple(block @ c[:, : self.width] for block in state.basis))
+        x = Images.of(tuple(block @ c[:, : self.width] for block in state.basis))
         r = x.a - x.m @ small
         lengths = Lengths.of(r, theta, x.v, self.norms)
         relative = relative_residuals(lengths, theta, self.norms)
         finite = state.finite & jnp.all(jnp.isfinite(theta)) & jnp.all(jnp.isfinite(r))
-        converged = relative <= SAFETY * goal.tol
+        converged = relative <= SAFETY * rule.tol
         settled = jnp.all(converged[:k])
         feeding = state.fed < state.queued
         witness = ~feeding & (q > 0)
@@ -348,7 +348,7 @@ class _Problem(NamedTuple):
         stuck = (since >= PATIENCE) & (best < ROUNDING * tolerances.eps(r.dtype))
         ended = converged[:k] | stuck[:k]
         hopeless = (jnp.all(ended) & ~settled) | (witness & stuck[k]) | state.exhausted
-        give_up = hopeless | (state.step >= goal.max_steps)
+        give_up = hopeless | (state.step >= rule.max_steps)
 
         # Nothing ends but on products computed afresh.
         renew = ~feeding & ~witness & (settled | give_up)
@@ -360,7 +360,7 @@ class _Problem(NamedTuple):
         resume = missed | (witness & ~settled)
         target = jnp.where(witness & settled, lowest, jnp.argmax(~ended))
         shown = jnp.where(feeding, state.relative, relative[:k])
-        history = goal.monitor.record(state.history, state.step, shown, state.step, goal.tol)
+        history = rule.monitor.record(state.history, state.step, shown, state.step, rule.tol)
         return state._replace(
             deflated=jnp.where(resume, 0, jnp.where(renew & ~last, k + guards, q)),
             last=state.last | last,
@@ -387,12 +387,12 @@ class _Problem(NamedTuple):
         ||r|| / (theta - theta_k): see `CHANCE`. A converged copy of the k-th does as well.
         """
         n, lowest = state.basis[0].shape[0], jnp.minimum(state.deflated, self.width - 1)
-        distance = (theta - theta[self.goal.k - 1])[lowest]
+        distance = (theta - theta[self.rule.k - 1])[lowest]
         # theta is right to ||r|| ||x|| or better, up to the spread of M's spectrum.
         bound = (lengths.r * lengths.x)[lowest]
         rounding = tolerances.rank(theta.dtype) * jnp.max(jnp.sum(jnp.abs(state.h), axis=1))
         missed = distance < -rounding
-        heard = (state.filled >= state.deflated + TESTIMONY) | (self.width == self.goal.k)
+        heard = (state.filled >= state.deflated + TESTIMONY) | (self.width == self.rule.k)
         apart = (bound > 0) & (bound <= CHANCE / n**0.5 * distance)
         return missed, ~missed & heard & (apart | converged[lowest])
 

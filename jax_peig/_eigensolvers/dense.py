@@ -9,7 +9,7 @@ from jax.scipy.linalg import solve_triangular
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
-from jax_peig._eigensolvers.convergence import Complement, Goal, Ritz, Spectrum
+from jax_peig._eigensolvers.convergence import Complement, Ritz, Spectrum, StoppingRule
 from jax_peig._operators.operator import Operator, matrix_of
 from jax_peig._operators.probe import Probe, identity
 
@@ -18,7 +18,7 @@ SIDES = 8  # further pairs kept where there are two sides
 
 
 def solve(
-    a: Operator, m: Operator | None, goal: Goal, dtype, sigma: Array | None
+    a: Operator, m: Operator | None, rule: StoppingRule, dtype, sigma: Array | None
 ) -> tuple[Ritz, Probe, Probe]:
     """All eigenpairs of a small problem, and what the matrices themselves tell of A and M.
 
@@ -26,7 +26,7 @@ def solve(
     rounding is that of A times the condition number of M; the wanted pairs are refined by first
     order perturbation theory over the whole spectrum, which squares their error.
     """
-    n, k = a.n, goal.k
+    n, k = a.n, rule.k
     eye = jnp.eye(n, dtype=dtype)
     matrix, probe_a = _materialize(a, eye)
     definite = jnp.array(True)
@@ -42,7 +42,7 @@ def solve(
         reduced = blocks.herm(solve_triangular(lower, half.conj().T, lower=True))
         values, y = jnp.linalg.eigh(reduced, symmetrize_input=False)
         vectors = solve_triangular(lower, y, lower=True, trans="C")
-    order = _order(values, goal, sigma)
+    order = _order(values, rule, sigma)
     values, vectors = values[order], vectors[:, order]
     # Of the next pairs the first tells all, but for those nearest to sigma, which has two sides.
     kept = min(k + (1 if sigma is None else SIDES), n)
@@ -51,20 +51,20 @@ def solve(
     if m is not None:
         for _ in range(REFINEMENTS):
             correction = _first_order(values, vectors, ax - (mass @ block) * _row(wanted, block))
-            wanted, block, ax, mx = _rayleigh_ritz(matrix, mass, block - correction, goal, sigma)
+            wanted, block, ax, mx = _rayleigh_ritz(matrix, mass, block - correction, rule, sigma)
     ritz = Ritz(
         values=wanted,
         vectors=block,
         AX=ax,
         MX=mx,
         steps=jnp.array(1),
-        products=jnp.array(n),
-        products_M=jnp.array(0 if m is None else n),
+        matvecs=jnp.array(n),
+        matvecs_M=jnp.array(0 if m is None else n),
         stagnated=jnp.array(False),
         finite=probe_a.finite & probe_m.finite,
         definite=definite,
         complete=jnp.array(True),
-        spectrum=Spectrum(goal.sign * values[-1], None) if m is None and sigma is None else None,
+        spectrum=Spectrum(rule.sign * values[-1], None) if m is None and sigma is None else None,
         complement=Complement(values[k:], vectors[:, k:]),
     )
     return ritz, probe_a, probe_m
@@ -88,20 +88,22 @@ def _first_order(values: Array, vectors: Block, r: Block) -> Block:
     return vectors @ (blocks.gram(vectors, r) * inverse.astype(r.dtype))
 
 
-def _rayleigh_ritz(matrix: Array, mass: Array, block: Block, goal: Goal, sigma: Array | None):
+def _rayleigh_ritz(
+    matrix: Array, mass: Array, block: Block, rule: StoppingRule, sigma: Array | None
+):
     """Ritz values and vectors in the span of a nearly M-orthonormal block, with the products."""
     ax, mx = matrix @ block, mass @ block
     theta, c = blocks.rayleigh_ritz(blocks.gram(block, ax), blocks.gram(block, mx))
-    order = _order(theta, goal, sigma)
+    order = _order(theta, rule, sigma)
     c = c[:, order]
     return theta[order], block @ c, ax @ c, mx @ c
 
 
-def _order(values: Array, goal: Goal, sigma: Array | None) -> Array:
+def _order(values: Array, rule: StoppingRule, sigma: Array | None) -> Array:
     """The order wanted, of ascending values."""
     if sigma is not None:
         return jnp.argsort(jnp.abs(values - sigma))
-    return jnp.arange(values.shape[0])[:: goal.sign]
+    return jnp.arange(values.shape[0])[:: rule.sign]
 
 
 def _materialize(operator: Operator, eye: Array) -> tuple[Array, Probe]:

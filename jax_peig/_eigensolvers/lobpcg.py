@@ -39,11 +39,11 @@ import jax.numpy as jnp
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers.convergence import (
-    Goal,
-    Layers,
+    Images,
     Lengths,
     Ritz,
     Spectrum,
+    StoppingRule,
     block_width,
     enough,
     multiply,
@@ -62,17 +62,17 @@ PATIENCE = 100
 ROUNDING = 1000
 
 
-def _step_width(width: int, goal: Goal) -> int:
+def _step_width(width: int, rule: StoppingRule) -> int:
     """How many columns take a step, s, of a block of this width: near k, or all after a guess.
 
     2, 4 or a multiple of 8, which XLA's loops are quick with on a CPU: 12 columns of a stencil cost
     more than 16.
     """
-    if goal.disturbed:
+    if rule.disturbed:
         return width
-    if goal.k < 6:
-        return min(width, 2 if goal.k < 3 else 4)
-    return min(width, (goal.k + 3) // 8 * 8)
+    if rule.k < 6:
+        return min(width, 2 if rule.k < 3 else 4)
+    return min(width, (rule.k + 3) // 8 * 8)
 
 
 class _State(NamedTuple):
@@ -89,8 +89,8 @@ class _State(NamedTuple):
     best: Array  # the largest relative residual of the wanted pairs, at its smallest so far
     since: Array  # steps since then
     step: Array
-    products: Array
-    products_M: Array
+    matvecs: Array
+    matvecs_M: Array
     finite: Array
     definite: Array
     refresh: Array  # compute all products afresh next, instead of a step
@@ -118,7 +118,7 @@ def solve(
     t: Operator | Polynomial,
     start: Block,
     norms: tuple[Array, Array],
-    goal: Goal,
+    rule: StoppingRule,
     worthwhile: Array,
 ) -> Ritz:
     """Find the k smallest or largest eigenpairs, starting from ``start`` (n, m), m > k if n > k.
@@ -132,21 +132,21 @@ def solve(
     worthwhile : bool
         False where the problem is known to be ill-posed: nothing is computed then.
     """
-    problem = _Problem(a, m, t, norms, goal)
-    begin = problem.begin(start)._replace(done=~worthwhile)
-    end = jax.lax.while_loop(lambda s: ~s.done, problem.iterate, begin)
-    goal.monitor.finish(end.step)
+    iteration = _Iteration(a, m, t, norms, rule)
+    begin = iteration.begin(start)._replace(done=~worthwhile)
+    end = jax.lax.while_loop(lambda s: ~s.done, iteration.iterate, begin)
+    rule.monitor.finish(end.step)
     width = start.shape[1]
-    x = Layers.of(tuple(block[:, :width] for block in end.basis))
+    x = Images.of(tuple(block[:, :width] for block in end.basis))
     return Ritz(
-        values=goal.sign * end.theta,
+        values=rule.sign * end.theta,
         vectors=x.v,
-        AX=goal.sign * x.a,
+        AX=rule.sign * x.a,
         MX=x.m,
         steps=end.step,
-        products=end.products,
-        products_M=end.products_M,
-        stagnated=end.step < goal.max_steps,  # if it did not converge
+        matvecs=end.matvecs,
+        matvecs_M=end.matvecs_M,
+        stagnated=end.step < rule.max_steps,  # if it did not converge
         finite=end.finite,
         definite=end.definite,
         history=end.history,
@@ -155,19 +155,19 @@ def solve(
     )
 
 
-class _Problem(NamedTuple):
+class _Iteration(NamedTuple):
     """The pencil (sign A, M), whose smallest eigenvalues are wanted, and how well."""
 
     operator: Operator
     mass: Operator | None
     preconditioner: Operator | Polynomial
     norms: tuple[Array, Array]
-    goal: Goal
+    rule: StoppingRule
 
     def a(self, block: Block) -> Block:
-        return self.goal.sign * self.operator(block)
+        return self.rule.sign * self.operator(block)
 
-    def pack(self, layers: Layers) -> tuple[Array, ...]:
+    def pack(self, layers: Images) -> tuple[Array, ...]:
         return layers[:2] if self.mass is None else layers
 
     def orthonormal(self, block: Block, least: float = 0.0) -> tuple[Block, Block, Array]:
@@ -202,14 +202,14 @@ class _Problem(NamedTuple):
             best=jnp.array(jnp.inf, real),
             since=count,
             step=count,
-            products=count,
-            products_M=count,
+            matvecs=count,
+            matvecs_M=count,
             finite=jnp.array(True),
             definite=jnp.array(True),
             refresh=jnp.array(True),
             found=jnp.array(False),
             done=jnp.array(False),
-            history=self.goal.monitor.begin(self.goal.k, start.dtype),
+            history=self.rule.monitor.begin(self.rule.k, start.dtype),
         )
 
     def iterate(self, state: _State) -> _State:
@@ -232,19 +232,19 @@ class _Problem(NamedTuple):
         av = self.a(v)
         g = blocks.gram(v, mv)
         theta, c = blocks.rayleigh_ritz(blocks.gram(v, av), g)
-        x = tuple(block @ c for block in self.pack(Layers(v, av, mv)))
+        x = tuple(block @ c for block in self.pack(Images(v, av, mv)))
         p = tuple(block[:, width:] for block in state.basis)
-        inner = blocks.gram(Layers.of(x).m, p[0])
+        inner = blocks.gram(Images.of(x).m, p[0])
         p = tuple(block - old @ inner for block, old in zip(p, x, strict=True))
-        q, _ = blocks.orthonormalizer(blocks.gram(p[0], Layers.of(p).m))
+        q, _ = blocks.orthonormalizer(blocks.gram(p[0], Images.of(p).m))
         basis = tuple(jnp.concatenate([x, p @ q], axis=1) for x, p in zip(x, p, strict=True))
         return state._replace(
             basis=basis,
             small=blocks.herm(blocks.gram(basis[0], basis[1])),
             alive=jnp.concatenate([_kept(c), blocks.present(q)]),
             theta=theta,
-            products=state.products + width,
-            products_M=state.products_M + (0 if self.mass is None else 2 * width),
+            matvecs=state.matvecs + width,
+            matvecs_M=state.matvecs_M + (0 if self.mass is None else 2 * width),
             definite=state.definite & once & twice,
         )
 
@@ -253,26 +253,26 @@ class _Problem(NamedTuple):
 
         Nothing ends but on products computed afresh.
         """
-        goal, theta, width = self.goal, state.theta, state.theta.shape[0]
-        x = Layers.of(tuple(block[:, :width] for block in state.basis))
+        rule, theta, width = self.rule, state.theta, state.theta.shape[0]
+        x = Images.of(tuple(block[:, :width] for block in state.basis))
         r = x.a - x.m * theta.astype(x.m.dtype)[None, :]
         lengths = Lengths.of(r, theta, x.v, self.norms)
         if self.mass is None:
             lengths = lengths._replace(x=state.alive[:width].astype(theta.dtype))
         relative = relative_residuals(lengths, theta, self.norms)
-        worst = jnp.max(relative[: goal.k])
-        done = settled(theta, lengths, relative, goal)
-        found = enough(done, goal)
+        worst = jnp.max(relative[: rule.k])
+        done = settled(theta, lengths, relative, rule)
+        found = enough(done, rule)
         idle = done | (lengths.x == 0)
         finite = state.finite & jnp.all(jnp.isfinite(theta) & jnp.isfinite(lengths.r))
         better = worst < 0.9 * state.best
         since = jnp.where(better, 0, state.since + 1)
         best = jnp.minimum(worst, state.best)
         stuck = (since >= PATIENCE) & (best < ROUNDING * tolerances.eps(r.dtype))
-        stop = found | ~finite | (state.step >= goal.max_steps) | stuck
+        stop = found | ~finite | (state.step >= rule.max_steps) | stuck
         due = stop | (state.step % REFRESH == 0)
-        history = goal.monitor.record(
-            state.history, state.step, relative[: goal.k], state.products, goal.tol
+        history = rule.monitor.record(
+            state.history, state.step, relative[: rule.k], state.matvecs, rule.tol
         )
         return state._replace(
             r=r,
@@ -287,7 +287,7 @@ class _Problem(NamedTuple):
             done=stop & (state.refresh | ~finite),
         )
 
-    def measure(self, w: Block, mw: Block, basis: Layers) -> _New:
+    def measure(self, w: Block, mw: Block, basis: Images) -> _New:
         """N for W, with c = [X, P]^H M W and L L^H = W^H M W - c^H c, columns scaled.
 
         N is coupled to X by an error of eps |L^{-1}|, and its Gram matrix is in error by eps
@@ -306,11 +306,11 @@ class _Problem(NamedTuple):
         (inverse,) = blocks.inverse_factor(g - c.conj().T @ c)  # NaN where not definite
         size = jnp.sum(jnp.abs(inverse) ** 2) / inverse.shape[1]
         eps = tolerances.eps(g.dtype)
-        limit = min(0.1 * eps**-0.25, (0.1 * self.goal.tol * eps**-0.75) ** 2)
+        limit = min(0.1 * eps**-0.25, (0.1 * self.rule.tol * eps**-0.75) ** 2)
         clear = (size <= max(limit, 1.5)) & jnp.all(diagonal >= 0)
         return _New(w, mw, scale, c, inverse, clear, jnp.array(0), jnp.array(True))
 
-    def project(self, new: _New, basis: Layers) -> _New:
+    def project(self, new: _New, basis: Images) -> _New:
         """W made orthonormal and orthogonal to [X, P] to some digits, and measured again.
 
         A column that the projection leaves no more than rounding of is dropped.
@@ -325,7 +325,7 @@ class _Problem(NamedTuple):
 
         For the columns of R whose turn it is.
         """
-        turn = state.order[: _step_width(state.theta.shape[0], self.goal)]
+        turn = state.order[: _step_width(state.theta.shape[0], self.rule)]
         factor = blocks.reciprocal(state.lengths[turn]).astype(state.r.dtype)
         w = state.r[:, turn] * factor[None, :]
         spent = jnp.array(0)
@@ -336,7 +336,7 @@ class _Problem(NamedTuple):
             w = self.preconditioner(w)
         return blocks.unit_columns(w), spent
 
-    def directions(self, w: Block, basis: Layers) -> tuple[_New, Array, Array]:
+    def directions(self, w: Block, basis: Images) -> tuple[_New, Array, Array]:
         """W orthonormal as [X, P] C_1 + W C_2: W, C_1 (2 m, s) and C_2 (s, s)."""
         dtype = w.dtype
         new = jax.lax.while_loop(
@@ -352,7 +352,7 @@ class _Problem(NamedTuple):
 
     def advance(self, state: _State) -> _State:
         width = state.theta.shape[0]
-        basis = Layers.of(state.basis)
+        basis = Images.of(state.basis)
         w, spent = self.preconditioned(state)
         taken = w.shape[1]
         new, c_old, c_new = self.directions(w, basis)
@@ -374,7 +374,7 @@ class _Problem(NamedTuple):
         c = jnp.concatenate([cx, cp], axis=1)  # (2 m + s, 2 m)
         # The same in terms of [X, P, W].
         of_old, of_new = c[: 2 * width] + c_old @ c[2 * width :], c_new @ c[2 * width :]
-        fresh = self.pack(Layers(new.w, aw, new.mw))
+        fresh = self.pack(Images(new.w, aw, new.mw))
         return state._replace(
             basis=tuple(v @ of_old + w @ of_new for v, w in zip(state.basis, fresh, strict=True)),
             small=blocks.herm(c.conj().T @ h @ c),
@@ -382,8 +382,8 @@ class _Problem(NamedTuple):
             theta=theta[:width],
             end=further(state.end, theta[0], reach),
             step=state.step + 1,
-            products=state.products + taken + spent,
-            products_M=state.products_M + (0 if self.mass is None else taken * (1 + new.passes)),
+            matvecs=state.matvecs + taken + spent,
+            matvecs_M=state.matvecs_M + (0 if self.mass is None else taken * (1 + new.passes)),
             finite=state.finite & jnp.all(jnp.isfinite(new.c)),  # W was, if [X, P]^H M W is
             definite=state.definite & new.definite,
         )

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 from jax_peig._core import blocks
 from jax_peig._core.types import Array, Block
 from jax_peig._linear_solvers.semi_iteration import semi_iteration
-from jax_peig._operators.mass_inverse import RoughInverse
+from jax_peig._operators.mass_inverse import ApproximateInverse
 from jax_peig._operators.operator import Operator
 
 MOST = 16  # an even number
@@ -53,7 +53,7 @@ class Polynomial(NamedTuple):
 
     operator: Operator
     sign: int
-    inverse: RoughInverse | None  # D; None without M
+    inverse: ApproximateInverse | None  # D; None without M
     end: Array  # of the spectrum of sign D A, as far as is known in the beginning
     worthwhile: Array  # D resembles M^{-1}; else T is a number
 
@@ -62,7 +62,7 @@ class Polynomial(NamedTuple):
         cls,
         operator: Operator,
         sign: int,
-        inverse: RoughInverse | None,
+        inverse: ApproximateInverse | None,
         interval: tuple[Array, Array],
         worthwhile: Array,
     ) -> "Polynomial":

@@ -13,7 +13,7 @@ from jax_peig._operators.operator import Operator
 Polish: TypeAlias = Callable[[Operator, Any, int], Any]
 
 
-class Request(NamedTuple):
+class Problem(NamedTuple):
     """Everything that is compiled into the forward program; hashable by value."""
 
     k: int
@@ -36,7 +36,7 @@ class Request(NamedTuple):
         return -values if self.which == "largest" else values
 
 
-class Given(NamedTuple):
+class Inputs(NamedTuple):
     """What the program is called with; a pytree. None is what was not given."""
 
     a: Operator

@@ -21,7 +21,7 @@ ERROR = 0.01
 MAX_DEGREE = 200
 
 
-class RoughInverse(NamedTuple):
+class ApproximateInverse(NamedTuple):
     """D = q(D_0 M) D_0, Hermitian positive definite; a pytree that multiplies blocks.
 
     D_0 is a diagonal and q a polynomial of degree ``degree`` - 1 with q(t) t near 1 on
@@ -34,7 +34,7 @@ class RoughInverse(NamedTuple):
     lower: Array
     upper: Array
     degree: Array  # products with M are degree - 1 for each vector
-    products: Array  # with M, that it took to make
+    matvecs: Array  # with M, that it took to make
 
     def __call__(self, block: Block, /) -> Block:
         """D V: ``degree`` steps of the semi-iteration for D_0 M Y = D_0 V."""
@@ -47,7 +47,7 @@ class RoughInverse(NamedTuple):
 
         return semi_iteration(scaled, weights * block, self.lower, self.upper, self.degree)
 
-    def without_polynomial(self) -> "RoughInverse":
+    def without_polynomial(self) -> "ApproximateInverse":
         """D_0, or what the caller gave."""
         one = jnp.ones_like(self.lower)
         return self._replace(lower=one, upper=one, degree=jnp.array(1))
@@ -59,7 +59,9 @@ class RoughInverse(NamedTuple):
         return block / self.diagonal[:, None].astype(block.dtype)
 
 
-def rough_inverse(m: Operator, norm: Array, start: Block, smooth: bool = True) -> RoughInverse:
+def approximate_inverse(
+    m: Operator, norm: Array, start: Block, smooth: bool = True
+) -> ApproximateInverse:
     """Make a rough inverse of a Hermitian positive definite M; ``norm`` estimates ||M||.
 
     Lanczos steps begin with ``start``, (n, 1), random. Row sums serve where the vectors looked for
@@ -84,16 +86,16 @@ def rough_inverse(m: Operator, norm: Array, start: Block, smooth: bool = True) -
     lumped = positive & (spread <= (RESEMBLANCE if smooth else 1))
     degree = jnp.where(lumped, 1, degree)
     lower, upper = jnp.where(lumped, 1, lowest), jnp.where(lumped, 1, upper)
-    return RoughInverse(m, None, diagonal, lower, upper, degree, jnp.array(SAFE_STEPS + 1))
+    return ApproximateInverse(m, None, diagonal, lower, upper, degree, jnp.array(SAFE_STEPS + 1))
 
 
-def diagonal_inverse(m: Operator, weights: Array) -> RoughInverse:
+def diagonal_inverse(m: Operator, weights: Array) -> ApproximateInverse:
     """The exact inverse of a diagonal M, given by ``weights`` (n,)."""
     safe = jnp.where(weights.real > 0, weights.real, 1)
     one = jnp.ones((), safe.dtype)
-    return RoughInverse(m, None, 1 / safe, one, one, jnp.array(1), jnp.array(0))
+    return ApproximateInverse(m, None, 1 / safe, one, one, jnp.array(1), jnp.array(0))
 
 
-def given_inverse(m: Operator, m_solve: Operator) -> RoughInverse:
+def given_inverse(m: Operator, m_solve: Operator) -> ApproximateInverse:
     """The caller's."""
-    return RoughInverse(m, m_solve, *(jnp.ones(()),) * 3, jnp.array(1), jnp.array(0))
+    return ApproximateInverse(m, m_solve, *(jnp.ones(()),) * 3, jnp.array(1), jnp.array(0))

@@ -177,7 +177,7 @@ class _TwoSided:
             vectors=jnp.concatenate([x, ritz.vectors[:, k:]], axis=1),
             AX=jnp.concatenate([ax, ritz.AX[:, k:]], axis=1),
             MX=jnp.concatenate([x, ritz.MX[:, k:]], axis=1),
-            products=ritz.products + k,
+            matvecs=ritz.matvecs + k,
             complement=complement,
         )
 

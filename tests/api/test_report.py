@@ -67,7 +67,7 @@ def test_the_estimate_is_the_error(method, tol):
     assert call.solvers == ("chebyshev", "minres")
     np.testing.assert_allclose(call.gap, 0.7, rtol=0.1)
     assert np.all(call.residuals <= 10 * call.tolerance)
-    assert 0 < call.steps < call.products
+    assert 0 < call.steps < call.matvecs
     assert call.gauge < 1e-10
     assert f"{report.error:.1e}" in str(report)
     np.testing.assert_allclose(report.value, loss(a, method=method, tol=tol), rtol=1e-12)

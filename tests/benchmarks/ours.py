@@ -107,13 +107,13 @@ class JaxPeig(Solver):
         theta, key = jnp.asarray(problem.theta), jax.random.key(start)
         compiled, seconds = self.program(problem, tol)
 
-        def products(out: Any) -> int:
-            return int(np.sum(np.asarray(out.info.products)))
+        def matvecs(out: Any) -> int:
+            return int(np.sum(np.asarray(out.info.matvecs)))
 
         return Forward(
             call=lambda: compiled(theta, key),
             pairs=lambda out: (np.asarray(out.eigenvalues), np.asarray(out.eigenvectors)),
-            products=products,
+            matvecs=matvecs,
             compile_seconds=seconds,
             claim=lambda out: bool(np.all(np.asarray(out.info.converged) == problem.k)),
             method=lambda out: out.info.method,

@@ -98,7 +98,7 @@ class Primme(_OneMatrix):
         return Forward(
             call=lambda: solve(problem.matrix),
             pairs=_identity,
-            products=_counted(solve, problem.matrix),
+            matvecs=_counted(solve, problem.matrix),
         )
 
 
@@ -124,7 +124,7 @@ class ScipyArpack(_OneMatrix):
         return Forward(
             call=lambda: solve(problem.matrix),
             pairs=_identity,
-            products=_counted(solve, problem.matrix),
+            matvecs=_counted(solve, problem.matrix),
         )
 
 
@@ -196,7 +196,7 @@ class ScipyLobpcg(_OneMatrix):
         return Forward(
             call=lambda: solve(problem.matrix),
             pairs=_identity,
-            products=_counted(solve, problem.matrix),
+            matvecs=_counted(solve, problem.matrix),
             compile_seconds=seconds,
         )
 
@@ -239,7 +239,7 @@ class JaxLobpcg(_OneMatrix):
             call=lambda: compiled(theta, X),
             pairs=pairs,
             # a step takes the product of its whole basis (3 k) and of the new X (k)
-            products=lambda out: problem.k * (4 * int(out[2]) + 1),
+            matvecs=lambda out: problem.k * (4 * int(out[2]) + 1),
             compile_seconds=seconds,
         )
 

@@ -124,13 +124,13 @@ def cells(texts: list[str], widths: list[int]) -> str:
 
 def title(described: dict[str, Any]) -> str:
     """A problem, and the headings of its rows."""
-    products = described["backward_products_of_deflated_cg"]
+    matvecs = described["backward_products_of_deflated_cg"]
     text = (
         f"\n{described['problem']}: {described['title']}; n = {described['n']}, "
         f"k = {described['k']} {described['which']}, relative gap {described['relative_gap']:.1e}"
     )
-    if products is not None:
-        text += f", L2's backward in {products} products of deflated CG"
+    if matvecs is not None:
+        text += f", L2's backward in {matvecs} products of deflated CG"
     return text + "\n" + cells(list(COLUMNS), list(COLUMNS.values()))
 
 

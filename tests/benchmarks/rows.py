@@ -188,7 +188,7 @@ def _forward_entries(trial: Trial, problem: Problem, repeat: int) -> dict[str, A
         "right_starts": [trial.right, trial.starts],
         "eigenvalue_error": trial.worst.eigenvalue_error,
         "orthonormality": trial.worst.orthonormality,
-        "products": None if forward.products is None else forward.products(trial.output),
+        "products": None if forward.matvecs is None else forward.matvecs(trial.output),
         "seconds": timing.seconds,
         "best_seconds": timing.best,
         "spread": timing.spread,
@@ -207,7 +207,7 @@ def _gradient_entries(
         error = gradient_error(problem, loss, prepared.gradient(prepared.call()))
         timing = measure(prepared.call, repeat)
         count = prepared.backward_products
-        products = None if count is None else count()
+        matvecs = None if count is None else count()
     except Exception as error:
         return {"status": failure(error)}
     return {
@@ -217,7 +217,7 @@ def _gradient_entries(
         "over_forward": timing.seconds / forward_seconds,
         "noisy": timing.noisy,
         "compile_seconds": prepared.compile_seconds,
-        "backward_products": products,
+        "backward_products": matvecs,
     }
 
 

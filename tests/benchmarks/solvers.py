@@ -42,7 +42,7 @@ class Forward:
 
     call: Callable[[], Any]
     pairs: Callable[[Any], Pairs]
-    products: Callable[[Any], int] | None = None
+    matvecs: Callable[[Any], int] | None = None
     compile_seconds: float | None = None
     claim: Callable[[Any], bool] | None = None
     method: Callable[[Any], str] | None = None

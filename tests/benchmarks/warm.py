@@ -203,7 +203,7 @@ def _run(problems: list[Problem], solves: list[Any], repeat: int) -> dict[str, A
     ]
     timing = measure(run, repeat)
     return {
-        "products": [int(one.info.products) for one in found],
+        "products": [int(one.info.matvecs) for one in found],
         "seconds": timing.seconds,
         "noisy": timing.noisy,
         "right": sum(verdict.right for verdict in verdicts),

@@ -14,7 +14,7 @@ import pytest
 from jax_peig import Derivative, partial_eigh
 from jax_peig._derivatives import refinement
 from jax_peig._derivatives import solve as systems_solve
-from jax_peig._derivatives.systems import Fixed, Guards, Systems
+from jax_peig._derivatives.systems import Guards, SystemData, Systems
 from jax_peig._eigensolvers.convergence import Ritz, Spectrum
 from jax_peig._operators import mass_inverse
 from jax_peig._operators.operator import as_operator
@@ -46,7 +46,7 @@ def setting(made, *, sign=1, noise=0.0, guard_noise=0.0, upper=None, inverse=Non
     back = back @ c
     r = np.linalg.norm(made.A @ back - m @ back * (sign * theta), axis=0)
     dtype = made.A.dtype
-    fixed = Fixed(
+    fixed = SystemData(
         preconditioner=None,
         norms=(jnp.array(np.linalg.norm(made.A, 2)), jnp.array(np.linalg.norm(m, 2))),
         tol=jnp.array(tol),
@@ -182,7 +182,7 @@ def test_guard_vectors_save_steps():
     counts = []
     for guard_noise in (1e-9, 1.0):
         systems, _ = setting(made, guard_noise=guard_noise)
-        counts.append(int(solver("chebyshev")(systems, rhs_of(systems)).products))
+        counts.append(int(solver("chebyshev")(systems, rhs_of(systems)).matvecs))
     assert counts[0] < 0.75 * counts[1]
 
 
@@ -223,7 +223,7 @@ def test_columns_that_are_zero_cost_nothing():
     for columns in ((), (5,), (1, 4, 5), tuple(range(K))):
         rhs = rhs_of(systems, columns=columns)
         solution = solver("chebyshev")(systems, rhs)
-        counts[len(columns)] = int(solution.products)
+        counts[len(columns)] = int(solution.matvecs)
         want = expected(exact, rhs)
         np.testing.assert_allclose(solution.z, want, rtol=0, atol=1e-8)
     assert counts[0] == 0
@@ -288,7 +288,7 @@ def test_near_the_count_of_deflated_cg():
             p = r + rho / old * p
             total += 1
     # CG ends within the number of distinct eigenvalues, which at n = 80 is soon.
-    assert int(solver("chebyshev")(systems, jnp.asarray(rhs)).products) <= 2.5 * total
+    assert int(solver("chebyshev")(systems, jnp.asarray(rhs)).matvecs) <= 2.5 * total
 
 
 # -- through the front door ------------------------------------------------------------------------
@@ -381,8 +381,8 @@ def test_refinement_moves_the_guard_vectors_along(kind):
         AX=jnp.asarray(made.A @ block),
         MX=jnp.asarray(m @ block),
         steps=count,
-        products=count,
-        products_M=count,
+        matvecs=count,
+        matvecs_M=count,
         stagnated=jnp.array(False),
         finite=jnp.array(True),
         definite=jnp.array(True),

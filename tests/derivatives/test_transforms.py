@@ -223,7 +223,7 @@ class TestCounts:
 
     def test_info_counts_the_products(self):
         spent, (_, info) = self.counter.spent(jax.jit(self.loss(1.0)), self.potential)
-        assert spent == int(info.products)
+        assert spent == int(info.matvecs)
 
     def test_eigenvalues_alone_solve_no_system(self):
         forward, _ = self.counter.spent(jax.jit(self.eigenvalues), self.potential)
@@ -243,7 +243,7 @@ class TestCounts:
 
         # A second eigensolve would need as many products as the first.
         assert 0 < systems < 60 * self.k
-        assert int(info.products) == forward
+        assert int(info.matvecs) == forward
         assert systems < 0.8 * forward
 
 

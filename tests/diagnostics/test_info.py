@@ -250,8 +250,8 @@ def test_products_are_counted(method):
     a, m = Counter(pencil.A), Counter(pencil.M)
     result = partial_eigh(a, m, K, n=N, method=method)
     jax.block_until_ready(result)
-    assert int(result.info.products) == a.count
-    assert int(result.info.products_M) == m.count
+    assert int(result.info.matvecs) == a.count
+    assert int(result.info.matvecs_M) == m.count
     np.testing.assert_allclose(result.eigenvalues, pencil.values[:K], rtol=1e-10)
 
 
@@ -266,8 +266,8 @@ def test_products_of_iterations_are_counted(method, mass, guessed):
     result = partial_eigh(a, m if mass else None, K, n=N, method=method, v0=v0)
     jax.block_until_ready(result)
     assert int(result.info.status) == Status.CONVERGED
-    assert int(result.info.products) == a.count
-    assert int(result.info.products_M) == m.count
+    assert int(result.info.matvecs) == a.count
+    assert int(result.info.matvecs_M) == m.count
 
 
 def test_products_of_a_block_are_counted_by_columns():
@@ -277,8 +277,8 @@ def test_products_of_a_block_are_counted_by_columns():
     product = BlockProduct(Partial(a.block))
     result = partial_eigh(product, k=K, n=N, method="lobpcg", preconditioner=np.ones(N))
     jax.block_until_ready(result)
-    assert int(result.info.products) == a.count
-    assert int(result.info.products_M) == 0
+    assert int(result.info.matvecs) == a.count
+    assert int(result.info.matvecs_M) == 0
     width = a.count / max(int(result.info.steps), 1)
     assert width < 2.5 * K
 
@@ -286,7 +286,7 @@ def test_products_of_a_block_are_counted_by_columns():
 def test_the_dense_method_multiplies_n_vectors():
     pencil = spectra.pencil(spectra.clustered(N, K, "inside"), condition=1e2, seed=8)
     info = partial_eigh(pencil.A, pencil.M, K, method="dense").info
-    assert int(info.products) == N
+    assert int(info.matvecs) == N
     assert int(info.steps) == 1
 
 

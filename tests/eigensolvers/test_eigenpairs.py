@@ -141,7 +141,7 @@ def test_the_largest_cost_what_the_smallest_of_minus_a_do(method):
 
     def spent(values, which):
         info = partial_eigh(values, k=3, which=which, method=method).info
-        return [int(i) for i in (info.status, info.steps, info.products)]
+        return [int(i) for i in (info.status, info.steps, info.matvecs)]
 
     assert spent(values, "largest") == spent(-values, "smallest")
 
@@ -340,7 +340,7 @@ def test_a_preconditioner_saves_steps(condition):
     check(plain, pencil, K)
     check(helped, pencil, K)
     assert 4 * int(helped.info.steps) < int(plain.info.steps)
-    assert 4 * int(helped.info.products) < int(plain.info.products)
+    assert 4 * int(helped.info.matvecs) < int(plain.info.matvecs)
 
 
 def test_a_useless_preconditioner_gives_no_wrong_answer():
@@ -409,7 +409,7 @@ def test_a_good_guess_saves_products(method):
         results = [solve(pencil, method=method, v0=v0, key=jax.random.key(i)) for i in range(6)]
         for result in results:
             check(result, pencil, K)
-        return sum(int(result.info.products) for result in results)
+        return sum(int(result.info.matvecs) for result in results)
 
     assert spent(pencil.vectors[:, :K] + 1e-6 * noise) < 0.6 * spent(noise)
 
@@ -423,7 +423,7 @@ def test_how_many_columns_of_lobpcg_take_a_step(k, step, block):
     pencil = spectra.stiff(N, K)
     for v0, columns in ((None, step), (pencil.vectors[:, :k], block)):
         options = {"method": "lobpcg", "preconditioner": np.ones(N), "v0": v0, "tol": 1e-14}
-        fewer, more = (int(solve(pencil, k, max_steps=s, **options).info.products) for s in (5, 6))
+        fewer, more = (int(solve(pencil, k, max_steps=s, **options).info.matvecs) for s in (5, 6))
         assert more - fewer == columns
 
 

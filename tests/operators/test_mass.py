@@ -7,7 +7,7 @@ import pytest
 import scipy.linalg
 
 from jax_peig import Derivative, Status, derivative_report, partial_eigh
-from jax_peig._operators.mass_inverse import ERROR, rough_inverse
+from jax_peig._operators.mass_inverse import ERROR, approximate_inverse
 from jax_peig._operators.operator import as_operator
 from tests.support import spectra
 
@@ -31,7 +31,7 @@ def test_rough_inverse_is_positive_definite(kind):
 
     def inverse(key):
         start = jax.random.normal(key, (N, 1))
-        return rough_inverse(operator, jnp.array(1.0), start, smooth=False)(jnp.eye(N))
+        return approximate_inverse(operator, jnp.array(1.0), start, smooth=False)(jnp.eye(N))
 
     for d in jax.jit(jax.vmap(inverse))(jax.random.split(jax.random.key(1), KEYS)):
         share = scipy.linalg.eigvalsh(np.linalg.cholesky(m).T @ d @ np.linalg.cholesky(m))
@@ -78,8 +78,8 @@ def test_the_derivative_after_lobpcg(resembles):
     np.testing.assert_allclose(got.gradient, want, rtol=0, atol=1e-6 * np.max(np.abs(want)))
     chosen, minres = (r.calls[0] for r in (got, report(derivative=Derivative(solver="minres"))))
     assert chosen.solvers == ("chebyshev", "minres")
-    assert (chosen.products == minres.products) == (not resembles)
-    assert minres.products > 0
+    assert (chosen.matvecs == minres.matvecs) == (not resembles)
+    assert minres.matvecs > 0
     assert np.max(chosen.residuals) <= 10 * chosen.tolerance
 
 
@@ -104,7 +104,7 @@ def test_a_guess_with_a_mass(solve):
 
     gradient = jax.grad(density, has_aux=True)
     want, (w, _) = gradient(pencil.A, None, None, method="dense")
-    products = {"cold": 0, "warm": 0}
+    matvecs = {"cold": 0, "warm": 0}
     solves = jax.jit(lambda key, v0: gradient(pencil.A, key, v0, **options))
     for seed in range(4):
         for way, guess in (("cold", None), ("warm", v0)):
@@ -113,5 +113,5 @@ def test_a_guess_with_a_mass(solve):
             assert ("LOBPCG" in info.reason) == (way == "warm")
             np.testing.assert_allclose(values, w, rtol=1e-9)
             np.testing.assert_allclose(got, want, rtol=0, atol=1e-6 * np.max(np.abs(want)))
-            products[way] += int(info.products)
-    assert products["warm"] < 0.5 * products["cold"]
+            matvecs[way] += int(info.matvecs)
+    assert matvecs["warm"] < 0.5 * matvecs["cold"]

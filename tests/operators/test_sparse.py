@@ -97,7 +97,7 @@ def csr(matrix):
 
 
 @jax.jit
-def products(operator, block, above):
+def matvecs(operator, block, above):
     """A X, A x, A itself, and A^T Y by JAX's transposition."""
     (pulled,) = jax.linear_transpose(lambda x: operator @ x, block)(above)
     return operator @ block, operator @ block[:, 0], operator.todense(), pulled
@@ -113,7 +113,7 @@ def test_products(name):
     for made, by in ((operator, dense), (operator.T, dense.T)):
         assert made.shape == by.shape
         block, above = draw((by.shape[1], 2)), draw((by.shape[0], 2))
-        of_block, of_vector, itself, pulled = products(made, block, above)
+        of_block, of_vector, itself, pulled = matvecs(made, block, above)
         np.testing.assert_array_equal(itself, by)
         np.testing.assert_allclose(of_block, by @ block, rtol=0, atol=1e-13)
         np.testing.assert_allclose(of_vector, by @ block[:, 0], rtol=0, atol=1e-13)
