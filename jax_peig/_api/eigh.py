@@ -355,9 +355,9 @@ def _solvers(
     helped = inputs.preconditioner is not None or inputs.derivative_preconditioner is not None
     polynomial = problem.method == "lobpcg" and inputs.preconditioner is None
     filtered = not interior and (inputs.m is None or problem.method == "chebyshev" or polynomial)
-    if derivative.solver == "chebyshev" and not filtered:
+    if derivative.solver == "semi_iteration" and not filtered:
         raise ValueError(
-            f"{caller}: Derivative(solver='chebyshev') with which={problem.which!r}, "
+            f"{caller}: Derivative(solver='semi_iteration') with which={problem.which!r}, "
             f"method={problem.method!r} and {'no ' if inputs.m is None else ''}M; expected extreme "
             "pairs, and no M, method='chebyshev', or 'lobpcg' without preconditioner. Take "
             "solver='auto'."
@@ -368,4 +368,4 @@ def _solvers(
         return ("eigenbasis",)
     if interior:  # indefinite
         return ("minres",) if inputs.op_inv is None else ("shift-invert", "minres")
-    return ("chebyshev" if filtered and not helped else "cg", "minres")
+    return ("semi_iteration" if filtered and not helped else "cg", "minres")

@@ -111,7 +111,7 @@ class DerivativeReport:
         for i, call in enumerate(self.calls):
             names = " then ".join(s if isinstance(s, str) else "a callable" for s in call.solvers)
             worst = np.max(call.residuals, initial=0.0)
-            counted = call.solvers[0] in ("eigenbasis", "chebyshev", "minres", "shift-invert")
+            counted = call.solvers[0] in ("eigenbasis", "semi_iteration", "minres", "shift-invert")
             count = f"{call.steps} steps, {call.matvecs} products" if counted else "not counted"
             lines.append(
                 f"call {i}: n = {call.n}, k = {call.k}, {call.method}; gap {call.gap:.1e}; systems "

@@ -6,7 +6,7 @@ from typing import Any
 
 from jax_peig._core.types import OperatorLike
 
-SOLVERS = ("auto", "chebyshev", "cg", "minres", "gmres")
+SOLVERS = ("auto", "semi_iteration", "cg", "minres", "gmres")
 POLICIES = ("nan", "warn", "ignore")
 
 
@@ -16,9 +16,9 @@ class Derivative:
 
     Parameters
     ----------
-    solver : {"auto", "chebyshev", "cg", "minres", "gmres"} or callable
+    solver : {"auto", "semi_iteration", "cg", "minres", "gmres"} or callable
         The iterative method for the linear systems on the complement of the eigenvectors. "auto"
-        is "cg" with a preconditioner; without one "chebyshev", a semi-iteration without inner
+        is "cg" with a preconditioner; without one "semi_iteration", a semi-iteration without inner
         products on the interval that the forward solve knows, deflated by its guard vectors ("cg"
         after "davidson" with M); "minres" where those do not gain a digit a round, or after a
         "lobpcg" whose M is not resembled by its row sums; for

@@ -47,7 +47,7 @@ def improve(systems: Systems, name: Any, max_steps: int, columns: Columns) -> Ro
         return _untold(_spectral(systems, columns))
     if callable(name):
         return _untold(name(_plus_span(systems), columns.r))
-    if name == "chebyshev":
+    if name == "semi_iteration":
         return _semi_iteration(systems, max_steps, columns)
     if name == "shift-invert":
         return _shift_invert(systems, max_steps, columns)

@@ -71,8 +71,8 @@ def solve(
     full : (k t,)
         Norms before projection: below their rounding a column is zero and is not solved for.
     solvers : tuple
-        Tried one after the other, as far as is needed: "eigenbasis", "chebyshev", "cg", "minres",
-        "gmres", "shift-invert", or a callable.
+        Tried one after the other, as far as is needed: "eigenbasis", "semi_iteration", "cg",
+        "minres", "gmres", "shift-invert", or a callable.
     max_steps : int
         Of a round.
     """
@@ -152,7 +152,7 @@ def solve(
         )
 
     none, stage = jnp.array(0), jnp.array(0)
-    if solvers[0] == "chebyshev" and len(solvers) > 1 and data.spectrum is not None:
+    if solvers[0] == "semi_iteration" and len(solvers) > 1 and data.spectrum is not None:
         stage = jnp.where(data.spectrum.worthwhile, 0, 1)
     norms = present.astype(size.dtype)
     state = _State(

@@ -64,7 +64,7 @@ def test_the_estimate_is_the_error(method, tol):
     assert report.error <= report.error_of_eigenpairs + report.error_of_systems + 1e-15
     (call,) = report.calls
     assert (call.n, call.k, call.method) == (N, K, method)
-    assert call.solvers == ("chebyshev", "minres")
+    assert call.solvers == ("semi_iteration", "minres")
     np.testing.assert_allclose(call.gap, 0.7, rtol=0.1)
     assert np.all(call.residuals <= 10 * call.tolerance)
     assert 0 < call.steps < call.matvecs
