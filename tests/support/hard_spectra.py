@@ -66,6 +66,11 @@ def diagonal(values) -> Problem:
     return Problem(np.diag(values), None, np.sort(values))
 
 
+def grid(values) -> Problem:
+    """The spectrum of a grid as a diagonal operator (n,): copies as exact as can be."""
+    return Problem(np.asarray(values), None, np.asarray(values))
+
+
 def turned(values, **options) -> Problem:
     """`spectra.pencil`: copies are equal up to rounding, which couples everything."""
     made = spectra.pencil(values, **options)

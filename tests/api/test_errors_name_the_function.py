@@ -1,0 +1,92 @@
+"""An error names the public function that was called, and no other."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import jax_peig
+from jax_peig import Derivative, PartialEighError, partial_eigh
+
+N = 12
+DIAGONAL = np.arange(1.0, N + 1)
+DENSE = np.diag(DIAGONAL)
+
+
+SPACE = jax_peig.eigenspace(np.diag(np.arange(1.0, N + 1)), k=2)
+# Public functions that solve a problem of A (and k), as functions of (A, keywords).
+CALLS = {
+    "partial_eigh": lambda a, **options: partial_eigh(a, k=2, **options),
+    "eigenspace": lambda a, **options: jax_peig.eigenspace(a, k=2, **options),
+    "spectral_sum": lambda a, **options: jax_peig.spectral_sum(jnp.exp, a, k=2, **options),
+    "partial_svd": lambda a, **options: jax_peig.partial_svd(a, 2, **options),
+    "ky_fan_norm": lambda a, **options: jax_peig.ky_fan_norm(a, 2, **options),
+    "nuclear_norm": lambda a, **options: jax_peig.nuclear_norm(a, 2, **options),
+    "singular_value_threshold": lambda a, **options: jax_peig.singular_value_threshold(
+        a, 1.0, 2, **options
+    ),
+}
+# Those that take h, as functions of h.
+OF_H = {
+    "hermitian_function": lambda h: jax_peig.hermitian_function(h, np.eye(2)),
+    "spectral_sum": lambda h: jax_peig.spectral_sum(h, DENSE, k=2),
+    "density": lambda h: jax_peig.density(h, SPACE),
+    "spectral_apply": lambda h: jax_peig.spectral_apply(h, SPACE, np.ones(N)),
+}
+WRONG = {
+    "A": (DENSE.astype(int), {}),
+    "A of nothing": (None, {}),
+    "product": (lambda v: v[:3], {"shape": (N, N)}),
+    "method": (DENSE, {"method": "qr"}),
+    "lobpcg, large k": (np.eye(5), {"method": "lobpcg"}),
+    "basis": (DENSE, {"method": "dense", "basis": 3}),
+    "tol": (DENSE, {"tol": -1.0}),
+    "degeneracy_tol": (DENSE, {"degeneracy_tol": "x"}),
+    "key": (DENSE, {"key": 3}),
+    "history": (DENSE, {"history": 1}),
+    "derivative": (DENSE, {"derivative": "cg"}),
+    "solver": (
+        DENSE,
+        {"derivative": Derivative(preconditioner=lambda v: v[:3])},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_errors_name_the_function_that_was_called(name):
+    singular = CALLS[name].__code__.co_names[-1] in SINGULAR
+    for what, (a, options) in WRONG.items():
+        options = dict(options)
+        if "shape" in options and not singular:
+            options["n"] = options.pop("shape")[0]
+        if what == "lobpcg, large k" and singular:
+            a = np.eye(2)  # the dilation is of order 4
+        with pytest.raises((TypeError, ValueError), match=rf"^{name}: ") as raised:
+            CALLS[name](a, **options)
+        others = [other for other in CALLS if f"{other}: " in str(raised.value)]
+        assert others == [name], what
+
+
+SINGULAR = ("partial_svd", "ky_fan_norm", "nuclear_norm", "singular_value_threshold")
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_unknown_options_name_the_function_and_whose_options_there_are(name):
+    whose = "partial_svd" if name in SINGULAR else "partial_eigh"
+    text = rf"^{name}: unknown option 'metod'; expected options of {whose}: .*method"
+    if name == "partial_eigh":
+        text = r"partial_eigh\(\) got an unexpected keyword argument 'metod'"  # Python's own
+    with pytest.raises(TypeError, match=text):
+        CALLS[name](DENSE, metod="dense")
+
+
+@pytest.mark.parametrize("name", OF_H)
+def test_a_wrong_h_names_the_function_that_was_called(name):
+    for h in (3.0, lambda x: x * jnp.ones(2)):
+        with pytest.raises(TypeError, match=rf"^{name}: h "):
+            OF_H[name](h)
+
+
+def test_a_failure_names_no_function():
+    """An Info does not know which function made it."""
+    with pytest.raises(PartialEighError, match=r"^A_NOT_HERMITIAN: "):
+        jax_peig.eigenspace(lambda v: v - jnp.roll(v, 1), k=2, n=N).info.raise_if_failed()
