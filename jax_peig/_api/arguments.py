@@ -13,7 +13,11 @@ import numpy as np
 
 from jax_peig._core.options import Derivative, check_positive
 from jax_peig._core.types import FLOATING
-from jax_peig._operators.operator import is_array, order_and_dtype
+from jax_peig._operators.operator import (
+    imaginary_beyond_rounding,
+    is_array,
+    order_and_dtype,
+)
 
 WHICH = ("smallest", "largest", "nearest")
 METHODS = ("auto", "dense", "chebyshev", "lobpcg", "davidson")
@@ -248,15 +252,15 @@ def _dtype(caller: str, a: Any, m: Any, dtype: Any, v0: Any) -> np.dtype:
 
 
 def _check_mass(caller: str, m: np.ndarray) -> None:
-    """The diagonal of a positive definite matrix is real and positive."""
+    """The diagonal of a positive definite matrix is positive, and real but for rounding."""
     diagonal = m if m.ndim == 1 else np.diagonal(m)
     if np.any(np.isnan(diagonal)):
         return  # reported in info, as any NaN is
-    if np.iscomplexobj(diagonal) and np.any(diagonal.imag != 0):
+    if np.any(imaginary_beyond_rounding(diagonal, m.dtype)):
         worst = int(np.argmax(np.abs(diagonal.imag)))
         raise ValueError(
             f"{caller}: M is not Hermitian: its diagonal holds {diagonal[worst]} at {worst}; "
-            "expected a real diagonal."
+            "expected a real diagonal, but for rounding. Check conjugation where M is computed."
         )
     if np.any(diagonal.real <= 0):
         worst = int(np.argmin(diagonal.real))

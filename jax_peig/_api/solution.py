@@ -16,7 +16,12 @@ from jax_peig._diagnostics.info import account, diagnose, usable
 from jax_peig._eigensolvers.convergence import Ritz, residuals
 from jax_peig._eigensolvers.problem import Inputs, Problem
 from jax_peig._eigensolvers.run import solve
-from jax_peig._operators.operator import Operator, asymmetry, hermitian_part
+from jax_peig._operators.operator import (
+    Operator,
+    asymmetry,
+    has_imaginary_diagonal,
+    hermitian_part,
+)
 
 # The loosest tolerance of the derivative's systems by default.
 LOOSEST = 1e-3
@@ -57,14 +62,19 @@ def solve_and_judge(problem: Problem, rules: derivative_rules.Rules, inputs: Inp
     if rules.refine and k < inputs.a.n:
         ritz = _refined(problem, rules, frozen, ritz, data)
         data = data._replace(guards=guards_of(ritz, k, data.norms))
-    # An array's Hermitian part is a well-posed problem whatever the array; a product has no such.
+    # An array's Hermitian part is a well-posed problem, unless M's diagonal is not real; a product
+    # has no such part.
     given_a = asymmetry(inputs.a, a, probe_a.norm)
     given_m = asymmetry(inputs.m, m, probe_m.norm)
     zero = jnp.zeros_like(probe_a.norm)
     status = diagnose(
         ritz,
         probe_a.hermiticity_error if given_a is None else zero,
-        probe_m.hermiticity_error if given_m is None else zero,
+        jnp.where(
+            has_imaginary_diagonal(inputs.m),
+            jnp.inf,
+            probe_m.hermiticity_error if given_m is None else zero,
+        ),
         probe_a.finite & probe_m.finite,
     )
     errors = (

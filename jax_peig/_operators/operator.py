@@ -18,8 +18,9 @@ import scipy.sparse
 import scipy.sparse.linalg
 from jax.experimental.sparse import BCOO
 
+from jax_peig._core import tolerances
 from jax_peig._core.linear_map import LinearMap, bind
-from jax_peig._core.types import FLOATING, Array, Block, OperatorLike
+from jax_peig._core.types import FLOATING, Array, Block, DTypeLike, OperatorLike
 from jax_peig._operators.sparse import SparseOperator, from_scipy
 
 
@@ -93,10 +94,11 @@ class Operator:
 class _MatrixProduct:
     """A dense matrix (n, n), or the diagonal (n,) of a diagonal one.
 
-    ``as_given`` until `hermitian_part` has replaced the matrix by its Hermitian part.
+    ``given`` is the dtype in which a caller gave the matrix; it is None once `hermitian_part` has
+    replaced the matrix by its Hermitian part.
     """
 
-    as_given: bool
+    given: str | None
 
     def __call__(self, leaves, block):
         (matrix,) = leaves
@@ -253,7 +255,7 @@ def _from_array(x, n, dtype, name):
             f"{name} has dtype {own}, the vectors have {np.dtype(dtype)}; expected a matrix that "
             f"keeps the vectors' dtype. Give dtype={np.promote_types(own, dtype)}."
         )
-    return Operator(_MatrixProduct(as_given=True), (jnp.asarray(x).astype(dtype),), n)
+    return Operator(_MatrixProduct(own.name), (jnp.asarray(x).astype(dtype),), n)
 
 
 def hermitian_part(operator: Operator) -> Operator:
@@ -261,11 +263,35 @@ def hermitian_part(operator: Operator) -> Operator:
 
     The gradient with respect to the array is Hermitian then. Other operators are what they are.
     """
-    if not (isinstance(operator.product, _MatrixProduct) and operator.product.as_given):
+    if not (isinstance(operator.product, _MatrixProduct) and operator.product.given):
         return operator
     (matrix,) = operator.leaves
     adjoint = matrix.conj() if matrix.ndim == 1 else matrix.conj().T
-    return Operator(_MatrixProduct(as_given=False), ((matrix + adjoint) / 2,), operator.n)
+    return Operator(_MatrixProduct(None), ((matrix + adjoint) / 2,), operator.n)
+
+
+def imaginary_beyond_rounding(diagonal: Any, dtype: DTypeLike) -> Any:
+    """Which entries of a diagonal, computed in ``dtype``, are too far from real for rounding, (n,).
+
+    NumPy or JAX, as ``diagonal`` is. A product such as B B^H leaves imaginary parts of some eps
+    times the largest entry, which in a positive definite matrix stands on the diagonal.
+    """
+    return abs(diagonal.imag) > tolerances.hermiticity(dtype) * abs(diagonal).max()
+
+
+def has_imaginary_diagonal(operator: Operator | None) -> Array:
+    """Whether a matrix was given whose diagonal is not real but for rounding.
+
+    Off the diagonal an asymmetry may be a matter of storage, one triangle alone; on it the matrix
+    is wrong. For other operators, and once the Hermitian part is taken, the answer is False.
+    """
+    if operator is None or not isinstance(operator.product, _MatrixProduct):
+        return jnp.array(False)
+    (matrix,), given = operator.leaves, operator.product.given
+    if given is None or not jnp.iscomplexobj(matrix):
+        return jnp.array(False)
+    diagonal = jax.lax.stop_gradient(matrix if matrix.ndim == 1 else jnp.diagonal(matrix))
+    return jnp.any(imaginary_beyond_rounding(diagonal, given))
 
 
 def asymmetry(given: Operator | None, part: Operator | None, norm: Array) -> Array | None:
@@ -294,7 +320,7 @@ def asymmetry(given: Operator | None, part: Operator | None, norm: Array) -> Arr
 def matrix_of(operator: Operator) -> Array | None:
     """The matrix (n, n) of a Hermitian operator that was given by it; None for others."""
     product = operator.product
-    if isinstance(product, _MatrixProduct) and not product.as_given:
+    if isinstance(product, _MatrixProduct) and product.given is None:
         (matrix,) = operator.leaves
         return matrix if matrix.ndim == 2 else None
     return None
