@@ -389,7 +389,7 @@ DERIVATIVES = {
     "solver": (
         {"solver": "lu"},
         ValueError,
-        ["solver 'lu'", "'auto', 'chebyshev', 'cg', 'minres', 'gmres'"],
+        ["solver 'lu'", "'auto', 'semi_iteration', 'cg', 'minres', 'gmres'"],
     ),
     "solver None": ({"solver": None}, ValueError, ["solver None", "callable"]),
     "on_gauge": ({"on_gauge": "x"}, ValueError, ["on_gauge='x'", "'nan', 'warn', 'ignore'"]),

@@ -52,7 +52,7 @@ def test_info_passes_through_jit():
     eager = partial_eigh(GOOD.A, GOOD.M, K, method="dense").info
     info = spectra.jitted(K, "dense")(GOOD.A, GOOD.M).info
     assert isinstance(info, Info)
-    for name in ("converged", "steps", "products", "products_M", "status", "clusters", "cut"):
+    for name in ("converged", "steps", "matvecs", "matvecs_M", "status", "clusters", "cut"):
         np.testing.assert_array_equal(getattr(info, name), getattr(eager, name))
     for name in ("gap", "error_bounds", "MX"):
         np.testing.assert_allclose(

@@ -298,7 +298,7 @@ def test_vmap_equals_a_loop(method):
             assert list(this.info.clusters) == list(that.info.clusters)
         # A problem that is done stands still while the others go on: LOBPCG takes 12, 28, 48 and
         # 77 to 98 steps, the last by rounding alone; of the sums a tenth was seen.
-        for name in ("steps", "products"):
+        for name in ("steps", "matvecs"):
             both = [sum(int(getattr(r.info, name)) for r in rs) for rs in (together, alone)]
             assert abs(both[0] - both[1]) <= 0.2 * both[1]
 

@@ -101,7 +101,7 @@ def test_with_a_mass_that_nothing_resembles():
 
     plain, own = solve(nothing), solve(None)
     np.testing.assert_allclose(own.eigenvalues, np.stack([pencil.values[:4]] * 8), rtol=1e-9)
-    for name in ("steps", "products"):
+    for name in ("steps", "matvecs"):
         spent, more = (int(np.sum(getattr(r.info, name))) for r in (plain, own))
         assert abs(more - spent) <= 0.1 * spent
 

@@ -13,6 +13,7 @@ from jax_peig._linear_solvers import minres
 from tests.support import spectra
 
 N, B = 30, 4
+EPS = np.finfo(np.float64).eps
 MAX_STEPS = 400
 
 
@@ -143,19 +144,29 @@ def test_singular_inconsistent_ends_and_shows():
 
 @pytest.mark.parametrize("condition", [1e4, 1e6])
 def test_ill_conditioned(condition):
-    """As accurate as SciPy's, driven to its limit: MINRES loses eps condition^2 in the residual."""
-    half = N // 2
+    """Rounding costs each residual at most eps cond ||A|| ||z||, and the median SciPy's limit.
+
+    The bound is that of Sleijpen, van der Vorst and Modersitzki (2000). How much of it a system
+    loses is a draw, here as in SciPy: single ratios spread from 0.1 to 6, medians are near 1.
+    """
+    half, tol = N // 2, 1e-9
     values = np.concatenate(
         [np.logspace(-np.log10(condition), 0, half), -np.linspace(0.1, 1, half)]
     )
-    a, b = matrix(values, seed=3), rhs()
-    z = solve(a, b, tol=1e-9)
-    limit = [
-        scipy.sparse.linalg.minres(a, b[:, j], rtol=1e-16, maxiter=MAX_STEPS)[0] for j in range(B)
-    ]
-    theirs = np.linalg.norm(b - a @ np.stack(limit, axis=1), axis=0)
-    residual = np.linalg.norm(b - a @ z, axis=0)
-    assert np.all(residual <= np.maximum(2e-9 * np.linalg.norm(b, axis=0), 3 * theirs))
+    ratios = []
+    for seed in range(12):
+        a, b = matrix(values, seed=seed), rhs(seed)
+        asked = tol * np.linalg.norm(b, axis=0)
+        residual = np.linalg.norm(b - a @ solve(a, b, tol=tol), axis=0)
+        lost = EPS * condition * np.linalg.norm(np.linalg.solve(a, b), axis=0)  # ||A|| = 1
+        assert np.all(residual <= asked + lost)
+        limit = [
+            scipy.sparse.linalg.minres(a, column, rtol=1e-16, maxiter=MAX_STEPS)[0]
+            for column in b.T
+        ]
+        theirs = np.linalg.norm(b - a @ np.stack(limit, axis=1), axis=0)
+        ratios.append(residual / np.maximum(asked, theirs))
+    assert np.median(ratios) <= 2
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.complex128])
