@@ -1,5 +1,7 @@
 """Differentiable partial eigendecomposition in JAX; see `partial_eigh`."""
 
+__version__ = "0.2.0"
+
 from jax_peig import bounds as bounds
 from jax_peig import operators as operators
 from jax_peig import preconditioners as preconditioners

@@ -13,6 +13,7 @@ import pathlib
 import re
 import subprocess
 import sys
+import tomllib
 
 import jax
 import jax.numpy as jnp
@@ -455,6 +456,8 @@ def test_public_names():
     for node in tree.body:
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
             continue
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__version__":
+            continue
         assert isinstance(node, ast.ImportFrom), ast.unparse(node)
         for alias in node.names:
             assert alias.asname == alias.name
@@ -465,3 +468,12 @@ def test_public_names():
     for public_name in public:
         assert getattr(jax_peig, public_name).__doc__
     assert (PACKAGE / "py.typed").exists()
+
+
+def test_the_version_stands_in_one_place():
+    """In the package, where the build reads it; "Changes" begins with it."""
+    settings = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    assert settings["project"]["dynamic"] == ["version"]
+    assert settings["tool"]["hatch"]["version"]["path"] == "jax_peig/__init__.py"
+    changes = (PACKAGE.parent / "README.md").read_text().partition("\n## Changes\n")[2]
+    assert changes.strip().splitlines()[0] == f"### {jax_peig.__version__}"
