@@ -1,8 +1,12 @@
-"""Algebra of (n, b) blocks of vectors.
+"""Algebra of blocks of vectors, (n, b), and of the small matrices that belong to them.
 
-Every function reduces over n by Gram matrices alone and multiplies blocks by small matrices, so
-that a block whose rows are spread over devices stays there: no tall QR, SVD or triangular solve.
-Zero columns stand for directions that have been dropped; they are carried along and ignored.
+Every function reduces over n by Gram matrices and norms alone and multiplies blocks by small
+matrices. A block whose rows are spread over devices therefore stays there: no function takes a QR
+factorisation, an SVD or a triangular solve of a block. A zero column stands for a direction that
+has been dropped. It is carried along and ignored.
+
+In what follows V^H M V = I is called orthonormal, and ``dual`` is M V: the block itself where
+there is no M.
 """
 
 from collections.abc import Callable
@@ -12,20 +16,46 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig._core import tolerances
-from jax_peig._core.types import Array, Block
+from jax_peig._core.types import Array, Block, DTypeLike
 
-# See `one_by_one`.
+# Whether batched LAPACK calls may deadlock, see `one_by_one`.
 WAITING = jax.__version_info__ < (0, 11, 2)
 
 
-def gram(left: Block, right: Block) -> Array:
-    """left^H right, (b, c)."""
-    return left.conj().T @ right
+# -- columns ---------------------------------------------------------------------------------------
 
 
-def herm(matrix: Array) -> Array:
-    """The Hermitian part (B + B^H)/2."""
-    return (matrix + matrix.conj().T) / 2
+def scale_columns(block: Block, factors: Array) -> Block:
+    """V diag(factors), for ``factors`` (b,)."""
+    return block * factors.astype(block.dtype)[None, :]
+
+
+def where_columns(mask: Array, block: Block, other: Block | int = 0) -> Block:
+    """The columns of ``block`` where ``mask`` (b,) holds, those of ``other`` elsewhere."""
+    return jnp.where(mask[None, :], block, other)
+
+
+def nonzero_columns(block: Block) -> Array:
+    """Which columns are not zero, (b,)."""
+    return jnp.any(block != 0, axis=0)
+
+
+def random_block(key: Array, n: int, width: int, dtype: DTypeLike) -> Block:
+    """A block of standard normal entries, complex where ``dtype`` is."""
+    return jax.random.normal(key, (n, width), dtype)
+
+
+def combine(layers: tuple[Block, ...], c: Array) -> tuple[Block, ...]:
+    """Each block times the small matrix C: (V C, A V C, M V C) of (V, A V, M V)."""
+    return tuple(block @ c for block in layers)
+
+
+# -- norms -----------------------------------------------------------------------------------------
+
+
+def reciprocal(x: Array) -> Array:
+    """1 / x where x > 0, else 0: the factor that leaves a dropped direction zero."""
+    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
 
 
 def column_norms(block: Block) -> Array:
@@ -42,27 +72,50 @@ def scaled_norms(block: Block, size: Array) -> Array:
     return jnp.sqrt(jnp.sum(jnp.abs(scaled) ** 2, axis=0)) * size
 
 
-def reciprocal(x: Array) -> Array:
-    """1 / x where x > 0, else 0: the factor that leaves a dropped direction zero."""
-    return jnp.where(x > 0, 1 / jnp.where(x > 0, x, 1), 0)
+def unit_columns(block: Block, least: float = 0.0) -> Block:
+    """The columns divided by their norms; zero where the norm is no more than ``least``."""
+    norms = column_norms(block)
+    return scale_columns(block, reciprocal(jnp.where(norms > least, norms, 0) if least else norms))
 
 
-def unit_columns(block: Block) -> Block:
-    """The columns divided by their norms; zero where they are zero."""
-    return block * reciprocal(column_norms(block)).astype(block.dtype)[None, :]
+# -- inner products and projections ----------------------------------------------------------------
 
 
-def present(block: Block) -> Array:
-    """Which columns are not zero, (b,)."""
-    return jnp.any(block != 0, axis=0)
+def gram(left: Block, right: Block) -> Array:
+    """left^H right, (b, c)."""
+    return left.conj().T @ right
+
+
+def herm(matrix: Array) -> Array:
+    """The Hermitian part (B + B^H)/2."""
+    return (matrix + matrix.conj().T) / 2
+
+
+def project_out(block: Block, basis: Block, dual: Block, passes: int = 1) -> Block:
+    """(I - basis dual^H) block, with dual = M basis and basis^H M basis = I.
+
+    A second pass removes the part along the basis that rounding leaves in a column which the first
+    pass made much shorter.
+    """
+    for _ in range(passes):
+        block = block - basis @ gram(dual, block)
+    return block
+
+
+def residuals(av: Block, mv: Block, theta: Array) -> Block:
+    """A V - M V diag(theta), (n, b)."""
+    return av - scale_columns(mv, theta)
+
+
+# -- LAPACK on small matrices ----------------------------------------------------------------------
 
 
 def one_by_one(function: Callable[[Array], tuple[Array, ...]]) -> Callable[..., tuple[Array, ...]]:
-    """A function of one array that calls LAPACK, for which no call waits for another.
+    """Make a function of one array that calls LAPACK safe under vmap.
 
-    Before 0.11.2 JAX splits a batch for LAPACK over the threads of the CPU that also call it, and
-    waits: as many calls at a time as there are threads wait for each other for ever. There, under
-    vmap, a batch is taken one by one, which waits for nobody.
+    Before 0.11.2 JAX splits a batched LAPACK call over the same CPU threads that call it, and each
+    call waits for its parts. As many calls at a time as there are threads wait for each other for
+    ever. On a CPU a batch is therefore taken one by one under those versions.
     """
     if not WAITING:
         return function
@@ -70,6 +123,7 @@ def one_by_one(function: Callable[[Array], tuple[Array, ...]]) -> Callable[..., 
 
     @single.def_vmap
     def rule(size: int, batched: list[bool], batch: Array) -> tuple[Any, Any]:
+        del size, batched  # there is one argument
         found = jax.lax.platform_dependent(
             batch, cpu=lambda batch: jax.lax.map(single, batch), default=jax.vmap(function)
         )
@@ -100,13 +154,22 @@ def inverse_factor(g: Array) -> tuple[Array, ...]:
     return (jax.lax.linalg.triangular_solve(lower, eye, left_side=True, lower=True),)
 
 
+# -- orthonormal blocks ----------------------------------------------------------------------------
+
+
 def orthonormalizer(g: Array) -> tuple[Array, Array]:
     """A small matrix Q such that V Q is orthonormal, from the Gram matrix ``g = V^H M V``.
 
     Columns are scaled to unit norm, then g = U diag(d) U^H gives Q = U d^{-1/2}; directions with
     d below rounding become zero columns (Stathopoulos and Wu, SIAM J. Sci. Comput. 23, 2002,
-    "SVQB"). The largest directions come first. Returns also whether g has a negative eigenvalue
-    beyond rounding, which shows that M is not positive definite.
+    "SVQB"). The largest directions come first.
+
+    Returns
+    -------
+    Q : (b, b)
+        V Q is orthonormal to eps / d, for the smallest d that was kept.
+    negative : bool
+        g has a negative eigenvalue beyond rounding: M is not positive definite.
     """
     dtype = g.dtype
     diagonal = jnp.diagonal(g).real
@@ -120,31 +183,107 @@ def orthonormalizer(g: Array) -> tuple[Array, Array]:
     return scale.astype(dtype)[:, None] * u * inverse.astype(dtype)[None, :], negative
 
 
-def rayleigh_ritz(h: Array, g: Array) -> tuple[Array, Array]:
-    """Eigenpairs of the small pencil (h, g), g = I up to rounding and up to dropped directions.
+def orthonormalize(block: Block, dual: Block, least: float = 0.0) -> tuple[Block, Block, Array]:
+    """V Q and M V Q, orthonormal to some digits, and to rounding if it is done twice.
 
-    A dropped direction is a zero row and column of ``g``; it is given an eigenvalue above all
-    others. Returns the eigenvalues, ascending, and coefficients C with C^H g C = I.
+    Parameters
+    ----------
+    block : (n, b)
+        V, with columns of moderate norm.
+    dual : (n, b)
+        M V; ``block`` itself where there is no M.
+    least : float
+        Columns that are no longer become zero, as do directions that are dependent to rounding.
+
+    Returns
+    -------
+    block, dual : (n, b)
+    negative : bool
+        As `orthonormalizer`.
     """
-    dtype = h.dtype
+    g = gram(block, dual)
+    if least:
+        keep = jnp.abs(jnp.diagonal(g)) > least**2
+        g = jnp.where(keep[:, None] & keep[None, :], g, 0)
+    q, negative = orthonormalizer(g)
+    new = block @ q
+    return new, new if dual is block else dual @ q, negative
+
+
+def orthonormalize_against(block: Block, basis: Block) -> Block:
+    """An orthonormal basis of the columns, orthogonal to the orthonormal ``basis``; M = I.
+
+    Projection and orthonormalisation take turns, twice. A column that is no more than rounding
+    after a projection is dropped. Zero columns come last.
+    """
+    one = jnp.ones((), jnp.finfo(block.dtype).dtype)
+
+    def once(_: int, block: Block) -> Block:
+        block = project_out(unit_columns(block), basis, basis)
+        keep = scaled_norms(block, one) > tolerances.rank(block.dtype)
+        block = where_columns(keep, block)
+        return orthonormalize(block, block)[0]
+
+    return jax.lax.fori_loop(0, 2, once, block)
+
+
+def inverse_root(g: Array) -> tuple[Array, Array]:
+    """g^{-1/2} for a Gram matrix that is the identity up to rounding and dropped directions.
+
+    One Newton step, (3 - g)/2, squares the error.
+
+    Returns
+    -------
+    root : (b, b)
+        Zero in the rows and columns of dropped directions.
+    alive : (b,)
+        Which directions are not dropped.
+    """
     alive = jnp.diagonal(g).real > 0.5
-    both = (alive[:, None] & alive[None, :]).astype(dtype)
-    # One Newton step of g^{-1/2} = (3 - g)/2 removes what is left of non-orthonormality.
-    eye = jnp.eye(h.shape[0], dtype=dtype)
-    root = (3 * eye - herm(g)) * both / 2
-    projected = herm(root @ (h * both) @ root)
-    largest = jnp.max(jnp.sum(jnp.abs(projected), axis=1))
-    ceiling = jnp.where(largest > 0, 2 * largest, 1)
-    projected = projected + jnp.diag(jnp.where(alive, 0, ceiling).astype(dtype))
-    theta, c = eigh(projected)
-    return theta, root @ c
+    both = (alive[:, None] & alive[None, :]).astype(g.dtype)
+    return (3 * jnp.eye(g.shape[0], dtype=g.dtype) - herm(g)) * both / 2, alive
 
 
-def project_out(block: Block, basis: Block, dual: Block) -> Block:
-    """(I - basis dual^H) block, with dual = M basis and basis^H M basis = I."""
-    return block - basis @ gram(dual, block)
+# -- Rayleigh-Ritz ---------------------------------------------------------------------------------
 
 
-def random_block(key: Array, n: int, width: int, dtype) -> Block:
-    """A block of standard normal entries, complex where ``dtype`` is."""
-    return jax.random.normal(key, (n, width), dtype)
+def rayleigh_ritz(
+    h: Array,
+    *,
+    whitener: Array | None = None,
+    alive: Array | None = None,
+    behind: Array | None = None,
+) -> tuple[Array, Array]:
+    """Ritz values and the coefficients of the Ritz vectors, from ``h = V^H A V``.
+
+    Parameters
+    ----------
+    h : (m, m)
+        Hermitian where there is no whitener.
+    whitener : (m, m), optional
+        Q with Q^H V^H M V Q = I, from `orthonormalizer` or `inverse_root`. By default V is
+        orthonormal.
+    alive : (m,), optional
+        Which columns of V Q are not zero. The others get Ritz values above all.
+    behind : (m,), optional
+        Raises columns of V Q by these parts of the spectrum's extent, so that they come after the
+        others where Ritz values tie. Needs ``alive``.
+
+    Returns
+    -------
+    theta : (m,)
+        Ritz values, ascending.
+    c : (m, m)
+        The Ritz vectors are V C, with C^H V^H M V C = I but for dropped directions.
+    """
+    if whitener is not None:
+        h = herm(whitener.conj().T @ h @ whitener)
+    if alive is not None:
+        spread = jnp.max(jnp.sum(jnp.abs(h), axis=1))
+        above = jnp.where(spread > 0, 2 * spread, 1)
+        among = 0 if behind is None else spread * behind.astype(spread.dtype)
+        h = h + jnp.diag(jnp.where(alive, among, above).astype(h.dtype))
+    theta, c = eigh(h)
+    if whitener is not None:
+        return theta, whitener @ c
+    return theta, c if alive is None else jnp.where(alive[:, None], c, 0)

@@ -38,14 +38,12 @@ def refine(ritz: Ritz, systems: Systems, solvers: tuple, max_steps: int, order) 
     old = Images(ritz.vectors[:, :k], ritz.AX[:, :k], ritz.MX[:, :k])
     new = Images(old.v + dx, old.a + systems.a(dx), old.m + multiply(systems.m, dx))
     small, _ = blocks.orthonormalizer(blocks.gram(new.v, new.m))
-    h = small.conj().T @ blocks.gram(new.v, new.a) @ small
-    theta, c = blocks.eigh(blocks.herm(h))
+    theta, c = blocks.rayleigh_ritz(blocks.gram(new.v, new.a), whitener=small)
     ranks = order(theta)
-    theta, c = theta[ranks], (small @ c)[:, ranks]
-    new = Images(*(block @ c for block in new))
+    theta, new = theta[ranks], Images(*blocks.combine(new, c[:, ranks]))
 
     def worst(layers: Images, values: Array) -> Array:
-        r = layers.a - layers.m * values.astype(layers.m.dtype)[None, :]
+        r = blocks.residuals(layers.a, layers.m, values)
         lengths = Lengths.of(r, values, layers.v, systems.data.norms)
         return jnp.max(relative_residuals(lengths, values, systems.data.norms))
 

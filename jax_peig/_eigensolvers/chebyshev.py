@@ -22,12 +22,13 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig._core import blocks, tolerances
+from jax_peig._core import blocks
 from jax_peig._core.types import Array, Block, BlockFunction
 from jax_peig._eigensolvers import chebyshev_filter
 from jax_peig._eigensolvers.completeness import testify
 from jax_peig._eigensolvers.convergence import (
     Lengths,
+    Progress,
     Ritz,
     Spectrum,
     StoppingRule,
@@ -42,10 +43,8 @@ from jax_peig._operators.operator import Operator
 
 # Steps of the filter that a guess is worth.
 GUESS_STEPS = 4
-# Steps without progress after which the iteration gives up, and the relative residual, in eps,
-# above which it does not.
+# Steps without progress after which the iteration gives up, see `Progress.stalled`.
 PATIENCE = 12
-ROUNDING = 1000
 # Condition number of a Gram matrix above which a block is made orthonormal twice: once leaves an
 # error of so many eps.
 CONDITION = 1000
@@ -66,10 +65,8 @@ class _State(NamedTuple):
     place: Array  # what is filtered by, ascending: theta, or the folded Rayleigh quotients
     relative: Array  # residuals
     upper: Array  # end of the damped interval
-    # At their smallest so far: the largest relative residual of the wanted pairs, and what is left
-    # of the doubt that they are all.
-    best: Array
-    since: Array  # steps since then
+    # Of the largest relative residual of the wanted pairs, and of the `doubt` that they are all.
+    progress: Progress
     step: Array
     matvecs: Array
     matvecs_M: Array
@@ -233,8 +230,7 @@ class _Iteration(NamedTuple):
             place=jnp.full(width, jnp.inf, real),
             relative=jnp.full(width, jnp.inf, real),
             upper=self.filter.upper(),
-            best=jnp.full(2, jnp.inf, real),
-            since=count,
+            progress=Progress.begin(jnp.zeros(2, real), count),
             step=count - 1,  # the first is Rayleigh-Ritz in the span of the start alone
             matvecs=count,
             matvecs_M=count,
@@ -274,10 +270,10 @@ class _Iteration(NamedTuple):
             """Orthonormal first; random columns for those that were dependent to rounding."""
             key = jax.random.fold_in(self.key, state.step)
             fresh = blocks.random_block(key, block.shape[0], width, dtype)
-            alive = blocks.present(small)
             ortho = block @ small
             fresh = blocks.project_out(fresh, ortho, product @ small)
-            block = jnp.where(alive[None, :], ortho, blocks.unit_columns(fresh))
+            fresh = blocks.unit_columns(fresh)
+            block = blocks.where_columns(blocks.nonzero_columns(small), ortho, fresh)
             dual = multiply(self.mass, block)
             g = blocks.gram(block, dual)
             return block, dual, g, blocks.orthonormalizer(g)[0]
@@ -287,9 +283,7 @@ class _Iteration(NamedTuple):
             ill, again, lambda block: (block, product, g, small), block
         )
         image = self.a(block)
-        h = small.conj().T @ blocks.gram(block, image) @ small
-        theta, c = blocks.eigh(blocks.herm(h))
-        c = small @ c
+        theta, c = blocks.rayleigh_ritz(blocks.gram(block, image), whitener=small)
         mass_products = 0 if self.mass is None else width * (1 + ill.astype(int))
         return state._replace(
             x=block @ c,
@@ -314,13 +308,11 @@ class _Iteration(NamedTuple):
         found = enough(settled(line, lengths, relative, rule), rule)
         finite = state.finite & jnp.all(jnp.isfinite(state.theta) & jnp.isfinite(lengths.r))
         reached = jnp.stack([worst, doubt(line, lengths, rule)])
-        better = reached < 0.9 * state.best
-        since = jnp.where(jnp.any(better), 0, state.since + 1)
-        stuck = (since >= PATIENCE) & (worst < ROUNDING * tolerances.eps(worst.dtype))
+        progress = state.progress.after(reached)
+        stuck = progress.stalled(PATIENCE, worst)
         return state._replace(
             relative=relative,
-            best=jnp.where(better, reached, state.best),
-            since=since,
+            progress=progress,
             finite=finite,
             found=found,
             done=state.done | found | ~finite | stuck | (state.step >= rule.max_steps),
@@ -332,7 +324,7 @@ class _Iteration(NamedTuple):
     def ordered(self, state: _State) -> tuple[_State, Lengths]:
         """The pairs in the order of their place, their lengths; the interval made safe."""
         dual = state.x if state.mx is None else state.mx
-        r = state.ax - dual * state.theta.astype(dual.dtype)[None, :]
+        r = blocks.residuals(state.ax, dual, state.theta)
         # ||r|| in the M^{-1} norm, about: ||x|| is some ||M||^{-1/2}, one without M.
         lengths = Lengths.of(r, state.theta, state.x, self.norms)
         length = lengths.r * lengths.x

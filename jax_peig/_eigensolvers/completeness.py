@@ -75,21 +75,20 @@ def testify(filter_: Filter, pairs: Ritz, upper: Array, key: Array, asked: Array
         return rule.sign * filter_.operator(block)
 
     def apart(block):
-        for _ in range(2):
-            block = blocks.project_out(block, x, x)
-        return block
+        return blocks.project_out(block, x, x, passes=2)
 
     def ritz(block, amplitude):
         """Rayleigh-Ritz in the complement, and the components in the new basis."""
         small, _ = blocks.orthonormalizer(blocks.gram(block, block))
         block = apart(block @ small)
         ay = a(block)
-        theta, c = blocks.rayleigh_ritz(blocks.gram(block, ay), blocks.gram(block, block))
+        root, alive = blocks.inverse_root(blocks.gram(block, block))
+        theta, c = blocks.rayleigh_ritz(blocks.gram(block, ay), whitener=root, alive=alive)
         turned = jnp.abs(small @ c) ** 2
         return block @ c, ay @ c, theta, jnp.sqrt(turned.T @ amplitude**2)
 
     def judge(state: _State) -> _State:
-        r = state.ay - state.y * state.theta.astype(dtype)[None, :]
+        r = blocks.residuals(state.ay, state.y, state.theta)
         distance = state.theta - known[k - 1]
         lengths = Lengths.of(r, state.theta, state.y, filter_.norms)
         length, relative = lengths.r, relative_residuals(lengths, state.theta, filter_.norms)

@@ -12,6 +12,10 @@ from jax_peig._operators.operator import Operator
 
 # The recurrence's residuals have to be this much below the tolerance, so that the true ones are.
 SAFETY = 0.5
+# A measure makes progress where it falls below this part of its smallest value so far.
+PROGRESS = 0.9
+# The relative residual, in eps, below which rounding of the products can stop an iteration.
+STAGNATION = 1000
 # A guard vector shows another eigenvalue if its bound is no more than this part of the distance.
 APART = 0.1
 # What underflow may have taken from a residual, in the smallest normal numbers: matrices of the
@@ -34,6 +38,40 @@ class StoppingRule(NamedTuple):
     def sign(self) -> int:
         """1 for the smallest, -1 for the largest: those of sign A that are smallest."""
         return -1 if self.largest else 1
+
+
+class Progress(NamedTuple):
+    """The stagnation rule: how small each measure of an iteration has been, and how long ago."""
+
+    best: Array  # (m,), or a scalar: the smallest value of each measure
+    since: Array  # steps since then: for each measure, or a scalar for all of them
+
+    @classmethod
+    def begin(cls, best: Array, since: Array) -> "Progress":
+        """Nothing is reached yet; the arguments give shapes and dtypes."""
+        return cls(jnp.full_like(best, jnp.inf), jnp.zeros_like(since))
+
+    def after(
+        self, measured: Array, better: Array | bool = False, spent: Array | int = 1
+    ) -> "Progress":
+        """The progress after a step.
+
+        A measure makes progress if it falls by a tenth, or where ``better`` says so. Where each
+        measure has its own counter, ``spent`` (m,) tells the steps that were spent on it.
+        """
+        better = (measured < PROGRESS * self.best) | better
+        renewed = better if self.since.shape == better.shape else jnp.any(better)
+        return Progress(
+            jnp.where(better, measured, self.best), jnp.where(renewed, 0, self.since + spent)
+        )
+
+    def stalled(self, patience: int, relative: Array) -> Array:
+        """Whether the iteration is at rounding: ``patience`` steps brought no progress.
+
+        An iteration whose ``relative`` residual is above `STAGNATION` eps is slow instead.
+        """
+        level = STAGNATION * tolerances.eps(relative.dtype)
+        return (self.since >= patience) & (relative < level)
 
 
 class Complement(NamedTuple):
@@ -90,7 +128,7 @@ def block_width(n: int, k: int) -> int:
 
 def residuals(ritz: Ritz) -> Block:
     """A X - M X diag(values), (n, m)."""
-    return ritz.AX - ritz.MX * ritz.values.astype(ritz.MX.dtype)[None, :]
+    return blocks.residuals(ritz.AX, ritz.MX, ritz.values)
 
 
 class Lengths(NamedTuple):

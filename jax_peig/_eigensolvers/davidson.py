@@ -43,6 +43,7 @@ from jax_peig._eigensolvers.convergence import (
     SAFETY,
     Images,
     Lengths,
+    Progress,
     Ritz,
     StoppingRule,
     block_width,
@@ -62,10 +63,8 @@ KEPT = 0.6
 CHANCE = 0.1
 # The fewest vectors in a witness's space: two steps find what is missing from a narrow spectrum.
 TESTIMONY = 3
-# A pair is given up after so many of its own steps without progress, where its relative residual,
-# in eps, is below ROUNDING: it is slow above, and at the rounding of the products below.
+# A pair is given up after so many of its own steps without progress, see `Progress.stalled`.
 PATIENCE = 100
-ROUNDING = 1000
 
 NOTHING, COMPRESS, RENEW = 0, 1, 2
 
@@ -95,8 +94,7 @@ class _State(NamedTuple):
     target: Array
     dry: Array  # the last direction was in the span of the basis
     exhausted: Array  # so was a random one: the basis is the whole space
-    best: Array  # (k + 1,), smallest relative residual so far, of the wanted and the witness
-    since: Array  # (k + 1,), steps spent on each since
+    progress: Progress  # (k + 1,), of the relative residuals of the wanted and the witness
     action: Array
     step: Array
     finite: Array
@@ -192,8 +190,7 @@ class _Iteration(NamedTuple):
             target=zero,
             dry=no,
             exhausted=no,
-            best=jnp.full(k + 1, jnp.inf, real),
-            since=jnp.zeros(k + 1, int),
+            progress=Progress.begin(jnp.zeros(k + 1, real), jnp.zeros(k + 1, int)),
             action=jnp.array(NOTHING),
             step=zero,
             finite=~no,
@@ -212,7 +209,7 @@ class _Iteration(NamedTuple):
         """V <- V [C, P]: the lowest Ritz vectors, and what the step before adds to them."""
         c, p = state.c, state.previous  # (m, kept), (m, 1)
         for _ in range(2):
-            p = _normalized(p - c @ blocks.gram(c, p))
+            p = self.remainder(p, c, c)
         both = jnp.concatenate([c, p], axis=1)
         rest = self.size - both.shape[1]
         h = jnp.pad(both.conj().T @ state.h @ both, ((0, rest), (0, rest)))
@@ -291,11 +288,16 @@ class _Iteration(NamedTuple):
         """
         w = blocks.unit_columns(w)
         for _ in range(2):
-            w = _normalized(blocks.project_out(w, basis.v, basis.m))
+            w = self.remainder(w, basis.v, basis.m)
         mw = multiply(self.mass, w)
         square = blocks.gram(w, mw).real  # (1, 1)
         inverse = jnp.sqrt(blocks.reciprocal(square)).astype(w.dtype)
         return w * inverse, mw * inverse, jnp.all(square >= 0)
+
+    @staticmethod
+    def remainder(w: Block, basis: Block, dual: Block) -> Block:
+        """A unit vector w (n, 1) after projection, normalised; zero where rounding is left."""
+        return blocks.unit_columns(blocks.project_out(w, basis, dual), tolerances.rank(w.dtype))
 
     def ritz(self, state: _State) -> tuple[Array, Array, Array]:
         """Rayleigh-Ritz: theta (p,), C (m, kept), and the coefficients K (p, p) of the residual.
@@ -311,7 +313,7 @@ class _Iteration(NamedTuple):
         # Moved below all others, they come first, and mix with none.
         shift = jnp.diag(jnp.where(first, 4 * spread, 0).astype(h.dtype))
         alive = jnp.arange(self.size) < state.filled
-        theta, c = blocks.rayleigh_ritz(apart - shift, jnp.diag(alive.astype(h.dtype)))
+        theta, c = blocks.rayleigh_ritz(blocks.herm(apart - shift), alive=alive)
         lead = c[:, : self.width]
         rayleigh = lead.conj().T @ h @ lead
         found = jnp.arange(self.width) < state.filled
@@ -341,11 +343,9 @@ class _Iteration(NamedTuple):
         measured = jnp.append(relative[:k], jnp.where(witness, relative[lowest], jnp.inf))
         # A value that fell is another pair's, whatever residual was in its place before.
         fell = theta[:k] < state.theta[:k] - tolerances.rank(r.dtype) * self.norms[0]
-        better = (measured < 0.9 * state.best) | jnp.append(fell, False)
         spent = jnp.arange(k + 1) == jnp.minimum(state.target, k)
-        since = jnp.where(better, 0, state.since + jnp.where(spent, 1, 0))
-        best = jnp.where(better, measured, state.best)
-        stuck = (since >= PATIENCE) & (best < ROUNDING * tolerances.eps(r.dtype))
+        progress = state.progress.after(measured, jnp.append(fell, False), jnp.where(spent, 1, 0))
+        stuck = progress.stalled(PATIENCE, progress.best)
         ended = converged[:k] | stuck[:k]
         hopeless = (jnp.all(ended) & ~settled) | (witness & stuck[k]) | state.exhausted
         give_up = hopeless | (state.step >= rule.max_steps)
@@ -369,8 +369,12 @@ class _Iteration(NamedTuple):
             relative=shown,
             residual=jax.lax.dynamic_slice_in_dim(r, target, 1, axis=1),
             target=target,
-            best=jnp.where(feeding, state.best, jnp.where(missed, jnp.inf, best)),
-            since=jnp.where(feeding, state.since, jnp.where(missed, 0, since)),
+            progress=jax.tree.map(
+                lambda old, fresh, new: jnp.where(feeding, old, jnp.where(missed, fresh, new)),
+                state.progress,
+                Progress.begin(*progress),
+                progress,
+            ),
             action=jnp.where(renew, RENEW, jnp.where(full, COMPRESS, NOTHING)),
             finite=finite,
             complete=complete,
@@ -395,9 +399,3 @@ class _Iteration(NamedTuple):
         heard = (state.filled >= state.deflated + TESTIMONY) | (self.width == self.rule.k)
         apart = (bound > 0) & (bound <= CHANCE / n**0.5 * distance)
         return missed, ~missed & heard & (apart | converged[lowest])
-
-
-def _normalized(column: Block) -> Block:
-    """What is left (n, 1) of a unit vector, of unit norm again; zero where it is rounding."""
-    rounding = blocks.column_norms(column)[0] <= tolerances.rank(column.dtype)
-    return jnp.where(rounding, 0, blocks.unit_columns(column))

@@ -50,7 +50,8 @@ def solve(
     ax, mx = matrix @ block, block
     if m is not None:
         for _ in range(REFINEMENTS):
-            correction = _first_order(values, vectors, ax - (mass @ block) * _row(wanted, block))
+            r = blocks.residuals(ax, mass @ block, wanted)
+            correction = _first_order(values, vectors, r)
             wanted, block, ax, mx = _rayleigh_ritz(matrix, mass, block - correction, rule, sigma)
     ritz = Ritz(
         values=wanted,
@@ -68,10 +69,6 @@ def solve(
         complement=Complement(values[k:], vectors[:, k:]),
     )
     return ritz, probe_a, probe_m
-
-
-def _row(values: Array, like: Block) -> Array:
-    return values.astype(like.dtype)[None, :]
 
 
 def _first_order(values: Array, vectors: Block, r: Block) -> Block:
@@ -93,7 +90,8 @@ def _rayleigh_ritz(
 ):
     """Ritz values and vectors in the span of a nearly M-orthonormal block, with the products."""
     ax, mx = matrix @ block, mass @ block
-    theta, c = blocks.rayleigh_ritz(blocks.gram(block, ax), blocks.gram(block, mx))
+    root, alive = blocks.inverse_root(blocks.gram(block, mx))
+    theta, c = blocks.rayleigh_ritz(blocks.gram(block, ax), whitener=root, alive=alive)
     order = _order(theta, rule, sigma)
     c = c[:, order]
     return theta[order], block @ c, ax @ c, mx @ c

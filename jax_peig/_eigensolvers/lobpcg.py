@@ -41,6 +41,7 @@ from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers.convergence import (
     Images,
     Lengths,
+    Progress,
     Ritz,
     Spectrum,
     StoppingRule,
@@ -56,10 +57,8 @@ from jax_peig._operators.operator import Operator
 __all__ = ["block_width", "solve"]
 
 REFRESH = 20  # steps between fresh products with X
-# Steps without progress after which the iteration gives up, and the relative residual, in eps,
-# above which it does not: there it is slow, not at the rounding of the products.
+# Steps without progress after which the iteration gives up, see `Progress.stalled`.
 PATIENCE = 100
-ROUNDING = 1000
 
 
 def _step_width(width: int, rule: StoppingRule) -> int:
@@ -86,8 +85,7 @@ class _State(NamedTuple):
     lengths: Array  # their norms, (m,)
     order: Array  # of the columns, (m,): first those that need a step most
     end: Array  # of the spectrum, for T
-    best: Array  # the largest relative residual of the wanted pairs, at its smallest so far
-    since: Array  # steps since then
+    progress: Progress  # of the largest relative residual of the wanted pairs
     step: Array
     matvecs: Array
     matvecs_M: Array
@@ -176,13 +174,8 @@ class _Iteration(NamedTuple):
         For columns of moderate norm. Those that are dependent to rounding, or no longer than
         ``least``, become zero.
         """
-        product = multiply(self.mass, block)
-        g = blocks.gram(block, product)
-        keep = jnp.abs(jnp.diagonal(g)) > least**2
-        g = jnp.where(keep[:, None] & keep[None, :], g, 0)
-        small, negative = blocks.orthonormalizer(g)
-        block = block @ small
-        return block, block if self.mass is None else product @ small, ~negative
+        block, dual, negative = blocks.orthonormalize(block, multiply(self.mass, block), least)
+        return block, dual, ~negative
 
     def begin(self, start: Block) -> _State:
         width = start.shape[1]
@@ -199,8 +192,7 @@ class _Iteration(NamedTuple):
             lengths=jnp.zeros(width, real),
             order=jnp.arange(width),
             end=t.end if isinstance(t, Polynomial) else jnp.zeros((), real),
-            best=jnp.array(jnp.inf, real),
-            since=count,
+            progress=Progress.begin(jnp.zeros((), real), count),
             step=count,
             matvecs=count,
             matvecs_M=count,
@@ -230,9 +222,9 @@ class _Iteration(NamedTuple):
         v, _, once = self.orthonormal(blocks.unit_columns(v))
         v, mv, twice = self.orthonormal(v)
         av = self.a(v)
-        g = blocks.gram(v, mv)
-        theta, c = blocks.rayleigh_ritz(blocks.gram(v, av), g)
-        x = tuple(block @ c for block in self.pack(Images(v, av, mv)))
+        root, kept = blocks.inverse_root(blocks.gram(v, mv))
+        theta, c = blocks.rayleigh_ritz(blocks.gram(v, av), whitener=root, alive=kept)
+        x = blocks.combine(self.pack(Images(v, av, mv)), c)
         p = tuple(block[:, width:] for block in state.basis)
         inner = blocks.gram(Images.of(x).m, p[0])
         p = tuple(block - old @ inner for block, old in zip(p, x, strict=True))
@@ -241,7 +233,7 @@ class _Iteration(NamedTuple):
         return state._replace(
             basis=basis,
             small=blocks.herm(blocks.gram(basis[0], basis[1])),
-            alive=jnp.concatenate([_kept(c), blocks.present(q)]),
+            alive=jnp.concatenate([_kept(c), blocks.nonzero_columns(q)]),
             theta=theta,
             matvecs=state.matvecs + width,
             matvecs_M=state.matvecs_M + (0 if self.mass is None else 2 * width),
@@ -255,7 +247,7 @@ class _Iteration(NamedTuple):
         """
         rule, theta, width = self.rule, state.theta, state.theta.shape[0]
         x = Images.of(tuple(block[:, :width] for block in state.basis))
-        r = x.a - x.m * theta.astype(x.m.dtype)[None, :]
+        r = blocks.residuals(x.a, x.m, theta)
         lengths = Lengths.of(r, theta, x.v, self.norms)
         if self.mass is None:
             lengths = lengths._replace(x=state.alive[:width].astype(theta.dtype))
@@ -265,10 +257,8 @@ class _Iteration(NamedTuple):
         found = enough(done, rule)
         idle = done | (lengths.x == 0)
         finite = state.finite & jnp.all(jnp.isfinite(theta) & jnp.isfinite(lengths.r))
-        better = worst < 0.9 * state.best
-        since = jnp.where(better, 0, state.since + 1)
-        best = jnp.minimum(worst, state.best)
-        stuck = (since >= PATIENCE) & (best < ROUNDING * tolerances.eps(r.dtype))
+        progress = state.progress.after(worst)
+        stuck = progress.stalled(PATIENCE, jnp.minimum(worst, progress.best))
         stop = found | ~finite | (state.step >= rule.max_steps) | stuck
         due = stop | (state.step % REFRESH == 0)
         history = rule.monitor.record(
@@ -279,8 +269,7 @@ class _Iteration(NamedTuple):
             lengths=lengths.r,
             order=jnp.lexsort((-relative, idle)),
             history=history,
-            best=jnp.where(better, worst, state.best),
-            since=since,
+            progress=progress,
             finite=finite,
             refresh=~state.refresh & due,
             found=found,
@@ -363,14 +352,15 @@ class _Iteration(NamedTuple):
         lower = cross.conj().T @ c_old + inside @ c_new
         corner = blocks.herm(c_old.conj().T @ upper + c_new.conj().T @ lower)  # (s, s)
         h = jnp.block([[state.small, upper], [upper.conj().T, corner]])
-        alive = jnp.concatenate([state.alive, blocks.present(c_new)])
+        alive = jnp.concatenate([state.alive, blocks.nonzero_columns(c_new)])
         theta, c = _rayleigh_ritz(h, alive, width)
         reach = theta[jnp.sum(alive) - 1]  # the largest Ritz value
         if isinstance(self.preconditioner, Polynomial) and self.mass is not None:
             reach = self.preconditioner.reach(new.w, aw, new.mw)
         cx = c[:, :width]
         # P: what is new in X, C with the rows of X left out, made orthonormal to C.
-        cp = _orthonormal_to(cx, jnp.concatenate([jnp.zeros_like(cx[:width]), cx[width:]]))
+        cp = jnp.concatenate([jnp.zeros_like(cx[:width]), cx[width:]])
+        cp = blocks.orthonormalize_against(cp, cx)
         c = jnp.concatenate([cx, cp], axis=1)  # (2 m + s, 2 m)
         # The same in terms of [X, P, W].
         of_old, of_new = c[: 2 * width] + c_old @ c[2 * width :], c_new @ c[2 * width :]
@@ -398,31 +388,10 @@ def _rayleigh_ritz(h: Array, alive: Array, width: int) -> tuple[Array, Array]:
     of the spectrum is above rounding, and far below any distance over which a residual couples X
     to W.
     """
-    spread = jnp.max(jnp.sum(jnp.abs(h), axis=1))
-    behind = jnp.where(jnp.arange(h.shape[0]) >= width, spread * tolerances.eps(h.dtype) ** 0.75, 0)
-    above = jnp.where(spread > 0, 2 * spread, 1)
-    shift = jnp.where(alive, behind, above).astype(h.dtype)
-    theta, c = blocks.eigh(h + jnp.diag(shift))
-    return theta, jnp.where(alive[:, None], c, 0)
+    behind = jnp.where(jnp.arange(h.shape[0]) >= width, tolerances.eps(h.dtype) ** 0.75, 0)
+    return blocks.rayleigh_ritz(h, alive=alive, behind=behind)
 
 
 def _kept(c: Array) -> Array:
     """Which of the orthonormal columns are no dropped directions."""
     return jnp.sum(jnp.abs(c) ** 2, axis=0) > 0.25
-
-
-def _orthonormal_to(cx: Array, cp: Array) -> Array:
-    """Make columns ``cp`` orthonormal and orthogonal to ``cx``.
-
-    As for blocks, a column that is rounding after the projection is dropped.
-    """
-
-    def once(_, cp):
-        cp = blocks.project_out(blocks.unit_columns(cp), cx, cx)
-        keep = blocks.scaled_norms(cp, one) > tolerances.rank(cp.dtype)
-        cp = jnp.where(keep[None, :], cp, 0)
-        small, _ = blocks.orthonormalizer(cp.conj().T @ cp)
-        return cp @ small
-
-    one = jnp.ones((), jnp.finfo(cp.dtype).dtype)
-    return jax.lax.fori_loop(0, 2, once, cp)

@@ -170,7 +170,7 @@ class _TwoSided:
         if complement is not None:  # what was replaced belongs to it now
             complement = Complement(
                 jnp.concatenate([complement.values, jnp.zeros_like(s)]),
-                jnp.concatenate([complement.vectors, jnp.where(zero[None, :], old, 0)], axis=1),
+                jnp.concatenate([complement.vectors, blocks.where_columns(zero, old)], axis=1),
             )
         return ritz._replace(
             values=jnp.concatenate([s, ritz.values[k:]]),
@@ -188,27 +188,16 @@ def _complete(half: Block, zero: Array, key: Array) -> Block:
     Next come those that are, as far as they are independent, then random ones.
     """
     m, k = half.shape
-    given = [jnp.where(zero[None, :], 0, half), jnp.where(zero[None, :], half, 0)]
+    given = [blocks.where_columns(~zero, half), blocks.where_columns(zero, half)]
     found = jnp.zeros_like(half)
     count = jnp.array(0)
     for block in (*given, blocks.random_block(key, m, k, half.dtype)):
-        block = _orthonormal(block, found)
+        block = blocks.orthonormalize_against(block, found)
         place = jnp.arange(k) - count
         taken = jnp.take(block, jnp.clip(place, 0), axis=1)
         found = jnp.where((place >= 0)[None, :], taken, found)
-        count = jnp.sum(blocks.present(found))
+        count = jnp.sum(blocks.nonzero_columns(found))
     return found
-
-
-def _orthonormal(block: Block, beside: Block) -> Block:
-    """An orthonormal basis of the columns, orthogonal to ``beside``; zero columns come last."""
-    block = blocks.unit_columns(block)
-    for _ in range(2):
-        for _ in range(2):
-            block = blocks.project_out(block, beside, beside)
-        small, _ = blocks.orthonormalizer(blocks.gram(block, block))
-        block = block @ small
-    return block
 
 
 def _absolute(options: dict[str, Any], name: str) -> float | None:
