@@ -5,6 +5,7 @@ from typing import Any
 from jax_peig._api.eigh import pairs
 from jax_peig._core.results import Eigenspace
 from jax_peig._core.types import OperatorLike
+from jax_peig._derivatives.rules import SpaceRule
 
 
 def eigenspace(
@@ -90,4 +91,4 @@ def space(
     TypeError, ValueError
         As `eigenspace`.
     """
-    return Eigenspace(*pairs(caller, A, M, k, whole=True, **options))
+    return Eigenspace(*pairs(caller, A, M, k, rule=SpaceRule, **options))

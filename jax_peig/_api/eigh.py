@@ -18,7 +18,7 @@ from jax_peig._core.recording import visitor
 from jax_peig._core.results import Info, PartialEigh
 from jax_peig._core.sharding import explicit_mesh
 from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
-from jax_peig._derivatives import rules as derivative_rules
+from jax_peig._derivatives.rules import PairwiseRule, Rule
 from jax_peig._derivatives.solve import PANEL
 from jax_peig._derivatives.sylvester import Settings
 from jax_peig._eigensolvers.problem import Inputs, Polish, Problem
@@ -191,14 +191,14 @@ def pairs(
     M: OperatorLike,
     k: int | None,
     *,
-    whole: bool = False,
+    rule: type[Rule] = PairwiseRule,
     polish: Polish | None = None,
     **options: Any,
 ) -> PartialEigh:
     """`partial_eigh` with its keyword arguments in ``options``, all or some of them.
 
     ``caller`` is the public function that was called, for the texts of errors.
-    With ``whole`` the k pairs are one cluster, and the eigenvalues (k,) are the matrix R (k, k).
+    With `SpaceRule` the k pairs are one cluster, and the eigenvalues (k,) are the matrix R (k, k).
     ``polish`` improves what the eigensolver found before it is judged.
 
     Raises
@@ -213,7 +213,7 @@ def pairs(
             f"{caller}: unknown option {unknown[0]!r}; expected options of partial_eigh: "
             f"{', '.join(known)}."
         )
-    return _pairs(caller, A, M, k, whole, polish, **{**known, **options})
+    return _pairs(caller, A, M, k, rule, polish, **{**known, **options})
 
 
 @functools.cache
@@ -228,7 +228,7 @@ def _pairs(
     A: OperatorLike,
     M: OperatorLike,
     k: int | None,
-    whole: bool,
+    rule: type[Rule],
     polish: Polish | None,
     *,
     which: str,
@@ -296,16 +296,17 @@ def _pairs(
         ),
         key=jax.random.key(0) if key is None else key,
     )
-    rules = dataclasses.replace(_rules(caller, derivative, problem, inputs), whole=whole)
+    settings = _settings(caller, derivative, problem, inputs)
+    chosen = rule(settings, derivative.refine, derivative.on_gauge)
 
-    def run(rules: derivative_rules.Rules, inputs: Inputs) -> PartialEigh:
-        return _over_devices((problem, rules), inputs)
+    def run(rule: Rule, inputs: Inputs) -> PartialEigh:
+        return _over_devices((problem, rule), inputs)
 
     someone = visitor()
-    return run(rules, inputs) if someone is None else someone(problem, rules, inputs, run)
+    return run(chosen, inputs) if someone is None else someone(problem, chosen, inputs, run)
 
 
-def _over_devices(static: tuple[Problem, derivative_rules.Rules], inputs: Inputs) -> PartialEigh:
+def _over_devices(static: tuple[Problem, Rule], inputs: Inputs) -> PartialEigh:
     """`compiled`, left to the compiler's partitioning on a mesh of Explicit axes.
 
     The eigenvectors come back sharded as the first array that has n rows, all else replicated.
@@ -327,7 +328,7 @@ def _over_devices(static: tuple[Problem, derivative_rules.Rules], inputs: Inputs
 
 
 @functools.lru_cache(maxsize=128)
-def _partitioned(static: tuple[Problem, derivative_rules.Rules], shardings: PartialEigh) -> Any:
+def _partitioned(static: tuple[Problem, Rule], shardings: PartialEigh) -> Any:
     """`compiled` of its last argument, the same function for the same problem: compiled once.
 
     Under jit, without which JAX does not differentiate across the change of axes.
@@ -335,16 +336,13 @@ def _partitioned(static: tuple[Problem, derivative_rules.Rules], shardings: Part
     return jax.jit(auto_axes(functools.partial(compiled, static), out_sharding=shardings))
 
 
-def _rules(
-    caller: str, derivative: Derivative, problem: Problem, inputs: Inputs
-) -> derivative_rules.Rules:
-    settings = Settings(
+def _settings(caller: str, derivative: Derivative, problem: Problem, inputs: Inputs) -> Settings:
+    return Settings(
         solvers=_solvers(caller, derivative, problem, inputs),
         max_steps=DERIVATIVE_STEPS if derivative.max_steps is None else derivative.max_steps,
         sign=-1 if problem.which == "largest" else 1,
         on_unconverged=derivative.on_unconverged,
     )
-    return derivative_rules.Rules(settings, derivative.refine, derivative.on_gauge)
 
 
 def _solvers(

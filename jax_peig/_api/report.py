@@ -10,7 +10,7 @@ call returns.
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +20,11 @@ from jax_peig._api.solution import solve_and_judge
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.recording import visited_by
 from jax_peig._core.results import Info, PartialEigh, Status
-from jax_peig._core.types import Array, PyTree
-from jax_peig._derivatives import rules as derivative_rules
+from jax_peig._core.types import Array, Block, PyTree
 from jax_peig._derivatives import solve as systems_solve
-from jax_peig._derivatives import well_posed
-from jax_peig._derivatives.systems import Systems
+from jax_peig._derivatives.rules import Rule
+from jax_peig._derivatives.sylvester import Settings
+from jax_peig._derivatives.systems import Point, SylvesterSystem, Systems
 from jax_peig._eigensolvers.problem import Inputs, Problem
 
 # How much further the systems are solved for the reference.
@@ -210,31 +210,37 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
 class _Visitor:
     """Runs calls with changed rules, adds offsets to results, and remembers."""
 
-    def __init__(self, offsets=None, refine: bool = False, further: float = 1.0) -> None:
+    def __init__(
+        self,
+        offsets: list[tuple[Array, Array]] | None = None,
+        refine: bool = False,
+        further: float = 1.0,
+    ) -> None:
         self.offsets, self.refine, self.further = offsets, refine, further
-        self.calls: list[tuple[Problem, derivative_rules.Rules, Inputs]] = []
+        self.calls: list[tuple[Problem, Rule, Inputs]] = []
         self.results: list[PartialEigh] = []
 
-    def __call__(self, problem, rules, inputs, run) -> PartialEigh:
-        settings = dataclasses.replace(rules.settings, on_unconverged="ignore")
-        rules = dataclasses.replace(rules, settings=settings, on_gauge="ignore")
-        self.calls.append((problem, rules, inputs))
+    def __call__(
+        self,
+        problem: Problem,
+        rule: Rule,
+        inputs: Inputs,
+        run: Callable[[Rule, Inputs], PartialEigh],
+    ) -> PartialEigh:
+        settings = dataclasses.replace(rule.settings, on_unconverged="ignore")
+        rule = dataclasses.replace(rule, settings=settings, on_gauge="ignore")
+        self.calls.append((problem, rule, inputs))
         if self.refine:
-            rules = dataclasses.replace(rules, refine=True)
+            rule = dataclasses.replace(rule, refine=True)
         if self.further != 1:
             tol = inputs.derivative_tol
             tol = jnp.where(jnp.isnan(tol), tolerances.derivative(problem.dtype), tol)
             inputs = inputs._replace(derivative_tol=self.further * tol)
         with jax.disable_jit(False):
-            result = run(rules, inputs)
+            result = run(rule, inputs)
         self.results.append(result)
         if self.offsets is None:
-            leaves = jax.tree.leaves((inputs, result.eigenvectors))
-            if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves):
-                raise ValueError(
-                    "derivative_report: f calls partial_eigh inside a transformation (vmap, grad, "
-                    "or such); expected plain calls: report the function of one member."
-                )
+            _refuse_tracers((inputs, result.eigenvectors))
             return result
         dw, dx = self.offsets[len(self.results) - 1]
         return result._replace(
@@ -242,16 +248,30 @@ class _Visitor:
         )
 
 
-def _run(f: Callable[..., Any], args: tuple, visitor: _Visitor) -> Any:
-    """f(*args) with loops and jitted parts run step by step, under a visitor's eyes."""
+def _refuse_tracers(tree: PyTree) -> None:
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree)):
+        raise ValueError(
+            "derivative_report: f calls partial_eigh inside a transformation (vmap, grad, "
+            "or such); expected plain calls: report the function of one member."
+        )
+
+
+def _run(f: Callable[..., Any], args: tuple[Any, ...], visitor: _Visitor) -> Any:
+    """f(*args) with loops and jitted parts run step by step, so that a visitor sees every call."""
     with visited_by(visitor), jax.disable_jit():
         return f(*args)
 
 
-def _gradient(f, args, argnums, offsets, **options) -> tuple[tuple[PyTree, list], list]:
+def _gradient(
+    f: Callable[..., Any],
+    args: tuple[Any, ...],
+    argnums: tuple[int, ...],
+    offsets: list[tuple[Array, Array]],
+    **options: Any,
+) -> tuple[tuple[PyTree, list[Any]], list[tuple[Array, Array]]]:
     """The gradients in the arguments and in offsets of the calls' results, and those results."""
 
-    def moved(some, offsets):
+    def moved(some: tuple[Any, ...], offsets: list[tuple[Array, Array]]) -> tuple[Any, list[Any]]:
         full = list(args)
         for i, arg in zip(argnums, some, strict=True):
             full[i] = arg
@@ -267,79 +287,108 @@ def _norm(tree: PyTree) -> float:
     return float(np.sqrt(sum(np.sum(np.abs(np.asarray(x)) ** 2) for x in jax.tree.leaves(tree))))
 
 
+class _Judgement(NamedTuple):
+    """The account of one call, of its systems and of its cotangents."""
+
+    info: Info
+    tol: Array
+    residuals: Array  # (k,), relative
+    steps: Array
+    matvecs: Array
+    solved: Array  # all systems reached their tolerance
+    gauge: Array  # the gauge-dependent part of the cotangents, over the cotangents
+    ill_posed: Array
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _judge(
-    static: tuple[Problem, derivative_rules.Rules], inputs: Inputs, pairs, cotangent
-) -> tuple:
+    static: tuple[Problem, Rule],
+    inputs: Inputs,
+    pairs: tuple[Array, Array],
+    cotangents: tuple[Array, Array],
+) -> _Judgement:
     """Solve a call once more, for its account, and then its systems; apply the checks.
 
-    The pairs are those that the cotangent belongs to: another program may round to other vectors
+    The pairs are those that the cotangents belong to: another program may round to other vectors
     inside a cluster.
     """
-    problem, rules = static
-    a, m, _, _, info, forward = solve_and_judge(problem, rules, inputs)
-    lam, x = pairs
-    lam = jnp.diagonal(lam).real if rules.whole else lam
-    lb, xb = cotangent[0].conj(), cotangent[1].conj()
+    problem, rule = static
+    a, m, _, _, info, forward = solve_and_judge(problem, rule, inputs)
+    lam, x = rule.eigenvalues(pairs[0]), pairs[1]
     mx = x if m is None else m(x)
-    full = blocks.column_norms(xb)
-    residuals, spent, solved = jnp.zeros_like(lam), (jnp.array(0),) * 2, jnp.array(True)
-    if problem.k < inputs.a.n:
-        settings = rules.settings
-        systems = Systems(a, m, x, mx, lam, forward.data, settings.sign)
-        rhs = systems.dual(systems.dual(xb))
-        solution = systems_solve.solve(systems, rhs, full, settings.solvers, settings.max_steps)
-        residuals = solution.residuals * blocks.reciprocal(blocks.column_norms(rhs))
-        spent, solved = (solution.steps, solution.matvecs), jnp.all(solution.converged)
-    b = blocks.gram(x, xb)
-    skew, judge = well_posed.gauge_part(b, forward.labels), well_posed.ill_posed
-    size = jnp.max(blocks.column_norms(x) * full)
-    if rules.whole:
-        skew = well_posed.turning_part(b, jnp.diag(lam).astype(x.dtype), lb)
-        size = size + jnp.max(jnp.abs(lam)) * jnp.max(jnp.abs(lb))
-        judge = well_posed.space_ill_posed
-    ill = judge(lam, forward.labels, forward.cut, x, mx, skew, lb, xb, derived=False)
-    gauge = jnp.max(jnp.abs(skew)) * blocks.reciprocal(size)
-    return info, forward.data.tol, residuals, spent, solved, gauge, ill
+    system = SylvesterSystem(a, m, x, mx, jnp.diag(lam).astype(x.dtype), forward.data)
+    at = Point(system, lam, forward)
+    lb, xb = cotangents[0].conj(), cotangents[1].conj()
+    solution, residuals = _solve_systems(system, xb, rule.settings)
+    skew = rule.gauge_part(at, lb, blocks.gram(x, xb))
+    size = rule.cotangent_size(at, lb, xb)
+    return _Judgement(
+        info=info,
+        tol=forward.data.tol,
+        residuals=residuals,
+        steps=solution.steps,
+        matvecs=solution.matvecs,
+        solved=jnp.all(solution.converged),
+        gauge=jnp.max(jnp.abs(skew)) * blocks.reciprocal(size),
+        ill_posed=rule.ill_posed(at, skew, lb, xb, derived=False),
+    )
+
+
+def _solve_systems(
+    system: SylvesterSystem, xb: Block, settings: Settings
+) -> tuple[systems_solve.Solution, Array]:
+    """The linear systems of a gradient, and their relative residuals (k,)."""
+    n, k = xb.shape
+    if k == n:
+        none, lengths = jnp.array(0), jnp.zeros_like(jnp.diagonal(system.r).real)
+        solution = systems_solve.Solution(xb, jnp.ones(k, bool), lengths, none, none)
+        return solution, lengths
+    systems = Systems.of(system, settings.sign)
+    rhs, full = systems.dual(systems.dual(xb)), blocks.column_norms(xb)
+    solution = systems_solve.solve(systems, rhs, full, settings.solvers, settings.max_steps)
+    return solution, solution.residuals * blocks.reciprocal(blocks.column_norms(rhs))
 
 
 def _examine(
     problem: Problem,
-    rules: derivative_rules.Rules,
+    rule: Rule,
     inputs: Inputs,
     pairs: tuple[Array, Array],
-    cotangent: tuple[Array, Array],
+    cotangents: tuple[Array, Array],
 ) -> CallReport:
     """The checks and the linear systems of one call."""
-    info, tol, residuals, spent, solved, gauge, ill = _judge(
-        (problem, rules), inputs, pairs, cotangent
+    found = _judge((problem, rule), inputs, pairs, cotangents)
+    return CallReport(
+        n=inputs.a.n,
+        k=problem.k,
+        method=problem.method,
+        solvers=rule.settings.solvers,
+        info=found.info,
+        gap=float(found.info.gap),
+        residuals=np.asarray(found.residuals),
+        tolerance=float(found.tol),
+        steps=int(found.steps),
+        matvecs=int(found.matvecs),
+        gauge=float(found.gauge),
+        problems=_problems(found),
     )
-    problems = []
+
+
+def _problems(found: _Judgement) -> tuple[str, ...]:
+    """What makes the derivative of a call ill-posed or inaccurate."""
+    info, problems = found.info, []
     if int(info.status) != Status.CONVERGED:
         problems.append(f"the eigenpairs: {info.message}")
-    if not bool(solved) and not bool(info.cut):  # a cut makes a system singular
+    if not bool(found.solved) and not bool(info.cut):  # a cut makes a system singular
         problems.append("a linear system did not reach its tolerance")
-    if bool(ill):
+    if bool(found.ill_posed):
         problems.append(
             "the loss uses vectors of a cluster that k cuts"
             if bool(info.cut)
             else "the loss depends on an arbitrary choice of vectors, or weighs the eigenvalues of "
             "a cluster differently"
         )
-    return CallReport(
-        n=inputs.a.n,
-        k=problem.k,
-        method=problem.method,
-        solvers=rules.settings.solvers,
-        info=info,
-        gap=float(info.gap),
-        residuals=np.asarray(residuals),
-        tolerance=float(tol),
-        steps=int(spent[0]),
-        matvecs=int(spent[1]),
-        gauge=float(gauge),
-        problems=tuple(problems),
-    )
+    return tuple(problems)
 
 
 def _verdict(calls: tuple[CallReport, ...], gradient: PyTree) -> str:

@@ -6,14 +6,19 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig._core import blocks, tolerances
 from jax_peig._core.results import Info, PartialEigh, Status
 from jax_peig._core.types import Array, Block
-from jax_peig._derivatives import rules as derivative_rules
-from jax_peig._derivatives.refinement import refine
-from jax_peig._derivatives.systems import SystemData, Systems, guards_of
-from jax_peig._diagnostics.info import account, diagnose, usable
-from jax_peig._eigensolvers.convergence import Ritz, residuals
+from jax_peig._derivatives import refinement
+from jax_peig._derivatives.attach import attach
+from jax_peig._derivatives.rules import Rule
+from jax_peig._derivatives.systems import (
+    ForwardResult,
+    SystemData,
+    default_tolerance,
+    guards_of,
+)
+from jax_peig._diagnostics.info import Findings, account, diagnose, usable
+from jax_peig._eigensolvers.convergence import Ritz
 from jax_peig._eigensolvers.problem import Inputs, Problem
 from jax_peig._eigensolvers.run import solve
 from jax_peig._operators.operator import (
@@ -22,24 +27,32 @@ from jax_peig._operators.operator import (
     has_imaginary_diagonal,
     hermitian_part,
 )
-
-# The loosest tolerance of the derivative's systems by default.
-LOOSEST = 1e-3
+from jax_peig._operators.probe import Probe
 
 
 class Solved(NamedTuple):
-    """A problem without derivatives: the pairs, their account, and what derivatives need."""
+    """A problem solved without derivatives, and what its derivatives need."""
 
     a: Operator  # Hermitian, with derivatives
     m: Operator | None
-    lam: Array
-    x: Block
+    lam: Array  # (k,)
+    x: Block  # (n, k)
     info: Info
-    forward: derivative_rules.ForwardResult
+    forward: ForwardResult
 
 
-def solve_and_judge(problem: Problem, rules: derivative_rules.Rules, inputs: Inputs) -> Solved:
-    """Everything but the derivatives."""
+@functools.partial(jax.jit, static_argnums=0)
+def compiled(static: tuple[Problem, Rule], inputs: Inputs) -> PartialEigh:
+    """Pairs with derivatives, and their account."""
+    problem, rule = static
+    solved = solve_and_judge(problem, rule, inputs)
+    first = rule.first_output(solved.lam, solved.x.dtype)
+    first, x = attach(rule, solved.a, solved.m, first, solved.x, solved.forward)
+    return PartialEigh(first, x, solved.info)
+
+
+def solve_and_judge(problem: Problem, rule: Rule, inputs: Inputs) -> Solved:
+    """The pairs, their account, and the data of the derivative's systems: no derivatives yet."""
     k = problem.k
     a = hermitian_part(inputs.a)
     m = None if inputs.m is None else hermitian_part(inputs.m)
@@ -48,89 +61,71 @@ def solve_and_judge(problem: Problem, rules: derivative_rules.Rules, inputs: Inp
     ritz, probe_a, probe_m, helpful = solve(problem, frozen)
     if problem.polish is not None:
         ritz = problem.polish(frozen.a, ritz, k)
-    inner = frozen.derivative_preconditioner
-    data = SystemData(
-        preconditioner=frozen.preconditioner if inner is None else inner,
-        norms=(probe_a.norm, probe_m.norm),
-        tol=jnp.array(0.0),
-        complement=ritz.complement,
-        spectrum=ritz.spectrum,
-        guards=guards_of(ritz, k, (probe_a.norm, probe_m.norm)),
-        op_inv=frozen.op_inv,
-        sigma=frozen.sigma,
-    )
-    if rules.refine and k < inputs.a.n:
-        ritz = _refined(problem, rules, frozen, ritz, data)
+    data = _system_data(frozen, ritz, k, (probe_a.norm, probe_m.norm))
+    if rule.refine and k < inputs.a.n:
+        ritz = _refined(problem, rule, frozen, ritz, data)
         data = data._replace(guards=guards_of(ritz, k, data.norms))
-    # An array's Hermitian part is a well-posed problem, unless M's diagonal is not real; a product
-    # has no such part.
-    given_a = asymmetry(inputs.a, a, probe_a.norm)
-    given_m = asymmetry(inputs.m, m, probe_m.norm)
-    zero = jnp.zeros_like(probe_a.norm)
-    status = diagnose(
-        ritz,
-        probe_a.hermiticity_error if given_a is None else zero,
-        jnp.where(
-            has_imaginary_diagonal(inputs.m),
-            jnp.inf,
-            probe_m.hermiticity_error if given_m is None else zero,
-        ),
-        probe_a.finite & probe_m.finite,
+    told_a, judged_a = _hermiticity_errors(inputs.a, a, probe_a)
+    told_m, judged_m = _hermiticity_errors(inputs.m, m, probe_m)
+    # An array M whose diagonal is not real has no Hermitian part that was meant.
+    judged_m = jnp.where(has_imaginary_diagonal(inputs.m), jnp.inf, judged_m)
+    findings = Findings(
+        norms=data.norms,
+        status=diagnose(ritz, judged_a, judged_m, probe_a.finite & probe_m.finite),
+        hermiticity_errors=(told_a, told_m),
+        helpful=helpful,
     )
-    errors = (
-        probe_a.hermiticity_error if given_a is None else given_a,
-        probe_m.hermiticity_error if given_m is None else given_m,
-    )
-    info, cut = account(problem, frozen, ritz, data.norms, status, errors, helpful)
+    info, cut = account(problem, frozen, ritz, findings)
     valid = usable(info.status)
     lam = jnp.where(valid, ritz.values[:k], jnp.nan)
     x = jnp.where(valid, ritz.vectors[:, :k], jnp.nan)
-    tol = _derivative_tolerance(info.error_bounds, info.gap, info.cut)
+    tol = default_tolerance(info.error_bounds, info.gap, info.cut)
     tol = jnp.where(jnp.isnan(inputs.derivative_tol), tol, inputs.derivative_tol)
-    data = data._replace(tol=tol)
-    mx = None if m is None else jnp.where(valid, ritz.MX[:, :k], jnp.nan)
-    forward = derivative_rules.ForwardResult(
-        data, mx, info.clusters, cut, info.status == Status.CONVERGED
+    forward = ForwardResult(
+        data=data._replace(tol=tol),
+        mx=None if m is None else jnp.where(valid, ritz.MX[:, :k], jnp.nan),
+        labels=info.clusters,
+        cut=cut,
+        converged=info.status == Status.CONVERGED,
     )
     return Solved(a, m, lam, x, info, forward)
 
 
-def _derivative_tolerance(bounds: Array, gap: Array, cut: Array) -> Array:
-    """A tenth of the eigenvectors' own error: residual over gap, at least.
-
-    Solving further gains nothing: the gradient inherits that error anyway.
-    """
-    least = tolerances.derivative(gap.dtype)
-    error = jnp.max(bounds) * blocks.reciprocal(gap)
-    return jnp.where(cut, least, jnp.clip(0.1 * error, least, LOOSEST)).astype(gap.dtype)
-
-
-def _refined(
-    problem: Problem, rules: derivative_rules.Rules, inputs: Inputs, ritz: Ritz, data: SystemData
-) -> Ritz:
-    """The pairs after one more step, see `refine`."""
-    k, sign = problem.k, rules.settings.sign
-    values = ritz.values
-    r = residuals(ritz)[:, :k]
-    bounds = blocks.column_norms(r) * blocks.column_norms(ritz.vectors[:, :k])
-    gap = jnp.min(jnp.abs(values[None, :k] - values[k:, None]), initial=jnp.inf)
-    data = data._replace(tol=_derivative_tolerance(bounds, gap, jnp.array(False)))
-    systems = Systems(
-        inputs.a, inputs.m, ritz.vectors[:, :k], ritz.MX[:, :k], values[:k], data, sign
+def _system_data(inputs: Inputs, ritz: Ritz, k: int, norms: tuple[Array, Array]) -> SystemData:
+    """The help that the forward solve gives to the derivative's systems; ``tol`` is not known."""
+    inner = inputs.derivative_preconditioner
+    return SystemData(
+        preconditioner=inputs.preconditioner if inner is None else inner,
+        norms=norms,
+        tol=jnp.array(0.0),
+        complement=ritz.complement,
+        spectrum=ritz.spectrum,
+        guards=guards_of(ritz, k, norms),
+        op_inv=inputs.op_inv,
+        sigma=inputs.sigma,
     )
+
+
+def _refined(problem: Problem, rule: Rule, inputs: Inputs, ritz: Ritz, data: SystemData) -> Ritz:
+    """The pairs after one step of refinement."""
 
     def order(theta: Array) -> Array:
         return jnp.argsort(problem.places(theta, inputs.sigma))
 
-    return refine(ritz, systems, rules.settings.solvers, rules.settings.max_steps, order)
+    pencil = (inputs.a, inputs.m)
+    systems = refinement.systems_of(pencil, ritz, problem.k, data, rule.settings.sign)
+    return refinement.refine(ritz, systems, rule.settings, order)
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def compiled(static: tuple[Problem, derivative_rules.Rules], inputs: Inputs) -> PartialEigh:
-    """Pairs with derivatives, and their account."""
-    problem, rules = static
-    a, m, lam, x, info, forward = solve_and_judge(problem, rules, inputs)
-    if rules.whole:
-        lam = jnp.diag(lam).astype(x.dtype)
-    lam, x = derivative_rules.attach(rules, a, m, lam, x, forward)
-    return PartialEigh(lam, x, info)
+def _hermiticity_errors(
+    given: Operator | None, part: Operator | None, probe: Probe
+) -> tuple[Array, Array]:
+    """||A - A^H|| / ||A|| as info tells it, and as the status judges it.
+
+    The Hermitian part of an array is a well-posed problem whatever the array: its asymmetry is told
+    and not judged. A product has no such part, and the probe's estimate is told and judged.
+    """
+    error = asymmetry(given, part, probe.norm)
+    if error is None:
+        return probe.hermiticity_error, probe.hermiticity_error
+    return error, jnp.zeros_like(probe.norm)

@@ -1,30 +1,30 @@
 """Linear maps that carry their own transpose through every JAX transformation.
 
-``bind(map, residuals, inputs)`` evaluates ``map(residuals, inputs)``, which has to be linear in
-``inputs`` and may depend on ``residuals`` in any smooth way. Unlike a plain JAX function it is
-transposed by the rule that the map states, not by transposing the operations inside it, so that
+``bind(map, residuals, inputs)`` evaluates ``map(residuals, inputs)``. The map has to be linear in
+``inputs`` and may depend on ``residuals`` in any smooth way. A plain JAX function is transposed
+operation by operation; a linear map is transposed by the rule that it states. Two things need that:
 
-* the reverse rule of the eigendecomposition is the one written down in ``_derivatives``, with its
-  checks of the cotangents, and solves one linear system where transposing a solve would nest two;
-* a Hermitian product is never transposed operation by operation: a caller's function may hold a
-  loop or a callback, and only has to be Hermitian.
+* the reverse rule of the eigendecomposition is the one written down in ``_derivatives``. It checks
+  its cotangents, and solves one linear system where transposing a solve would nest two;
+* a Hermitian product is its own transpose, conjugated. A caller's function may hold a loop or a
+  callback, and only has to be Hermitian.
 
 ``jax.custom_derivatives.linear_call`` is close, but can be neither batched nor differentiated with
-respect to its residuals. The rules below, for ``out = f(r; x)`` linear in x:
+respect to its residuals. These are the rules below, for ``out = f(r; x)`` linear in x:
 
     jvp        d out = f(r; dx) + (d_r f)(r; x) dr
     transpose  ct_x = f^T(r; ct_out),   (f^T)^T = f
     batching   vmap of f and of f^T
     lowering   that of the traced function, in line
 
-All JAX names that may move between releases (``jax.extend``, ``jax.interpreters``) are used here
-and in ``_operators`` only; ``tests/test_contract.py`` pins them.
+The JAX names that may move between releases (``jax.extend``, ``jax.interpreters``) are used here
+and in ``_operators`` only; ``tests/core/test_contract.py`` pins them.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -33,9 +33,13 @@ from jax.interpreters import ad, batching, mlir
 
 from jax_peig._core.types import Array
 
+Arrays: TypeAlias = list[Array]
+# None stands for a zero that nothing is computed for.
+MaybeArrays: TypeAlias = list[Array | None]
+
 
 class LinearMap:
-    """What ``bind`` evaluates: subclass as a frozen dataclass, so that it is hashable by value.
+    """A map that `bind` evaluates: subclass it as a frozen dataclass, which is hashable by value.
 
     Compiled programs are cached by the map's value; a map that compares by identity would compile
     again at every call.
@@ -46,7 +50,7 @@ class LinearMap:
         """The number of outputs."""
         return 1
 
-    def __call__(self, residuals: list[Array], inputs: list[Array | None]) -> list[Array]:
+    def __call__(self, residuals: Arrays, inputs: MaybeArrays) -> Arrays:
         """Outputs for ``inputs``, of which None stands for zero (never for all of them)."""
         raise NotImplementedError
 
@@ -55,13 +59,13 @@ class LinearMap:
         raise NotImplementedError
 
     def tangent(self) -> "LinearMap":
-        """The map to apply to tangents of the inputs: the same, but for what it checks."""
+        """The map to apply to tangents of the inputs: the same, except for its checks."""
         return self
 
     def pull(
-        self, residuals: list[Array], cotangents: list[Array | None], active: tuple[bool, ...]
-    ) -> list[Array | None]:
-        """The transpose applied, with what else is to happen on the way (checks)."""
+        self, residuals: Arrays, cotangents: MaybeArrays, active: tuple[bool, ...]
+    ) -> MaybeArrays:
+        """The transpose applied to cotangents; a subclass may add checks of them."""
         present = tuple(ct is not None for ct in cotangents)
         return _bind(self.transposed(), residuals, cotangents, present, active)
 
@@ -70,17 +74,14 @@ class LinearMap:
         return _Batched(self, axes, size)
 
     def residual_jvp(
-        self,
-        residuals: list[Array],
-        tangents: list[Array | None],
-        inputs: list[Array | None],
-    ) -> tuple[list[Array], list[Array]]:
+        self, residuals: Arrays, tangents: MaybeArrays, inputs: MaybeArrays
+    ) -> tuple[Arrays, Arrays]:
         """Outputs, and their derivative along the residuals' tangents at fixed inputs."""
         return jvp_along(lambda leaves: self(leaves, inputs), residuals, tangents)
 
 
 def jvp_along(
-    function: Callable[[list[Array]], Any],
+    function: Callable[[Arrays], Any],
     leaves: Sequence[Array],
     tangents: Sequence[Array | None],
 ) -> tuple[Any, Any]:
@@ -98,7 +99,7 @@ def jvp_along(
 
 def bind(
     linear_map: LinearMap, residuals: Sequence[Array], inputs: Sequence[Array | None]
-) -> list[Array]:
+) -> list[Any]:
     """Apply ``linear_map``; see the module's text.
 
     Parameters
@@ -106,20 +107,27 @@ def bind(
     linear_map : LinearMap
         Hashable by value.
     residuals : sequence of arrays
-        What the map depends on without being linear in it.
+        The arguments that the map depends on without being linear in them.
     inputs : sequence of arrays or None
-        What it is linear in; None is a zero that nothing is computed for.
+        The arguments that it is linear in; None is a zero that nothing is computed for.
 
     Returns
     -------
     list of arrays
-        The map's outputs; all None where all inputs are.
+        The map's outputs; all None if all inputs are.
     """
     active_in = tuple(x is not None for x in inputs)
     return _bind(linear_map, residuals, inputs, active_in, (True,) * linear_map.outputs)
 
 
-def _bind(linear_map, residuals, inputs, active_in, active_out):
+def _bind(
+    linear_map: LinearMap,
+    residuals: Sequence[Array],
+    inputs: Sequence[Array | None],
+    active_in: tuple[bool, ...],
+    active_out: tuple[bool, ...],
+) -> list[Any]:
+    """The primitive's outputs, None where they are not active."""
     if not any(active_in) or not any(active_out):
         return [None] * len(active_out)
     outputs = linear_map_p.bind(
@@ -144,7 +152,12 @@ def _split(arguments: Sequence[Any], active_in: Sequence[bool]) -> tuple[list[An
     return list(arguments[:cut]), _scatter(arguments[cut:], active_in)
 
 
-def _evaluate(*arguments, linear_map, active_in, active_out):
+def _evaluate(
+    *arguments: Array,
+    linear_map: LinearMap,
+    active_in: tuple[bool, ...],
+    active_out: tuple[bool, ...],
+) -> Arrays:
     """The active outputs of the map, as a flat list: what the primitive computes."""
     residuals, inputs = _split(arguments, active_in)
     outputs = linear_map(residuals, inputs)
@@ -160,23 +173,28 @@ linear_map_p.multiple_results = True
 
 
 @functools.partial(jax.jit, static_argnames=("linear_map", "active_in", "active_out"))
-def _compiled(*arguments, linear_map, active_in, active_out):
+def _compiled(
+    *arguments: Array,
+    linear_map: LinearMap,
+    active_in: tuple[bool, ...],
+    active_out: tuple[bool, ...],
+) -> Arrays:
     return _evaluate(*arguments, linear_map=linear_map, active_in=active_in, active_out=active_out)
 
 
 @linear_map_p.def_impl
-def _impl(*arguments, **params):
+def _impl(*arguments: Array, **params: Any) -> Arrays:
     return _compiled(*arguments, **params)
 
 
 @linear_map_p.def_abstract_eval
-def _abstract_eval(*avals, **params):
+def _abstract_eval(*avals: Any, **params: Any) -> list[Any]:
     shapes = tuple((a.shape, a.dtype) for a in avals)
     return _output_avals(shapes, **params)
 
 
 @functools.lru_cache(maxsize=1024)
-def _output_avals(shapes, **params):
+def _output_avals(shapes: tuple[Any, ...], **params: Any) -> list[Any]:
     arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
     outputs = jax.eval_shape(functools.partial(_evaluate, **params), *arguments)
     return [jax.core.ShapedArray(o.shape, o.dtype) for o in outputs]
@@ -185,7 +203,15 @@ def _output_avals(shapes, **params):
 mlir.register_lowering(linear_map_p, mlir.lower_fun(_evaluate, multiple_results=True))
 
 
-def _jvp(primals, tangents, *, linear_map, active_in, active_out):
+def _jvp(
+    primals: Sequence[Array],
+    tangents: Sequence[Any],
+    *,
+    linear_map: LinearMap,
+    active_in: tuple[bool, ...],
+    active_out: tuple[bool, ...],
+) -> tuple[Arrays, Arrays]:
+    """The sum of the map on the inputs' tangents and its derivative in the residuals."""
     residuals, inputs = _split(primals, active_in)
     nonzero = [None if type(t) is ad.Zero else t for t in tangents]
     residual_tangents, input_tangents = _split(nonzero, active_in)
@@ -197,7 +223,7 @@ def _jvp(primals, tangents, *, linear_map, active_in, active_out):
         outputs, slopes = linear_map.residual_jvp(residuals, residual_tangents, inputs)
     else:
         outputs = _bind(linear_map, residuals, inputs, active_in, active_out)
-        slopes = [None] * len(active_out)
+        slopes = [None] * len(active_out)  # type: ignore[list-item]
     moved = tuple(t is not None for t in input_tangents)
     pushed = _bind(linear_map.tangent(), residuals, input_tangents, moved, active_out)
     values, total = [], []
@@ -213,7 +239,14 @@ def _jvp(primals, tangents, *, linear_map, active_in, active_out):
 ad.primitive_jvps[linear_map_p] = _jvp
 
 
-def _transpose(cotangents, *arguments, linear_map, active_in, active_out):
+def _transpose(
+    cotangents: Sequence[Any],
+    *arguments: Any,
+    linear_map: LinearMap,
+    active_in: tuple[bool, ...],
+    active_out: tuple[bool, ...],
+) -> MaybeArrays:
+    """Cotangents of the inputs; None for the residuals."""
     residuals, _ = _split(arguments, active_in)
     full = _scatter(cotangents, active_out)
     full = [None if ct is None or type(ct) is ad.Zero else ct for ct in full]
@@ -232,27 +265,29 @@ class _Batched(LinearMap):
     axes: tuple[int | None, ...]
     size: int
 
-    def _vmap(self, function, *more_axes):
+    def _vmap(self, function: Callable[..., Any], *more_axes: Any) -> Callable[..., Any]:
         return jax.vmap(function, in_axes=(list(self.axes), *more_axes), axis_size=self.size)
 
     @property
-    def outputs(self):
+    def outputs(self) -> int:
         return self.base.outputs
 
-    def __call__(self, residuals, inputs):
-        def evaluate(residuals, present):
+    def __call__(self, residuals: Arrays, inputs: MaybeArrays) -> Arrays:
+        def evaluate(residuals: Arrays, present: Arrays) -> Arrays:
             return self.base(residuals, _scatter(present, [x is not None for x in inputs]))
 
         return self._vmap(evaluate, 0)(residuals, [x for x in inputs if x is not None])
 
-    def transposed(self):
+    def transposed(self) -> LinearMap:
         return _Batched(self.base.transposed(), self.axes, self.size)
 
-    def tangent(self):
+    def tangent(self) -> LinearMap:
         return _Batched(self.base.tangent(), self.axes, self.size)
 
-    def pull(self, residuals, cotangents, active):
-        def evaluate(residuals, present):
+    def pull(
+        self, residuals: Arrays, cotangents: MaybeArrays, active: tuple[bool, ...]
+    ) -> MaybeArrays:
+        def evaluate(residuals: Arrays, present: Arrays) -> MaybeArrays:
             full = _scatter(present, [ct is not None for ct in cotangents])
             pulled = self.base.pull(residuals, full, active)
             return [p for p, keep in zip(pulled, active, strict=True) if keep]
@@ -260,8 +295,12 @@ class _Batched(LinearMap):
         present = [ct for ct in cotangents if ct is not None]
         return _scatter(self._vmap(evaluate, 0)(residuals, present), active)
 
-    def residual_jvp(self, residuals, tangents, inputs):
-        def evaluate(residuals, tangents, present):
+    def residual_jvp(
+        self, residuals: Arrays, tangents: MaybeArrays, inputs: MaybeArrays
+    ) -> tuple[Arrays, Arrays]:
+        def evaluate(
+            residuals: Arrays, tangents: MaybeArrays, present: Arrays
+        ) -> tuple[Arrays, Arrays]:
             full = _scatter(present, [x is not None for x in inputs])
             return self.base.residual_jvp(residuals, tangents, full)
 
@@ -269,12 +308,20 @@ class _Batched(LinearMap):
         return self._vmap(evaluate, list(self.axes), 0)(residuals, tangents, present)
 
 
-def _batch(arguments, dims, *, linear_map, active_in, active_out):
+def _batch(
+    arguments: Sequence[Array],
+    dims: Sequence[int | None],
+    *,
+    linear_map: LinearMap,
+    active_in: tuple[bool, ...],
+    active_out: tuple[bool, ...],
+) -> tuple[Arrays, list[int]]:
+    """The batched map's outputs, all along axis 0."""
     size = next(a.shape[d] for a, d in zip(arguments, dims, strict=True) if d is not None)
     residuals, inputs = _split(arguments, active_in)
     axes, input_dims = _split(dims, active_in)
-    # The inputs are batched first, broadcast where they are not: a transpose then always finds its
-    # cotangents batched, and the maps stay linear in every one of them.
+    # Inputs without a batch axis are broadcast: a transpose then always finds its cotangents
+    # batched, and the maps stay linear in every one of them.
     spread = [
         None
         if x is None

@@ -1,45 +1,39 @@
-"""The linear systems of the derivatives: A Z - M Z R = B on the M-complement of span(X).
+"""The Sylvester equations of the rules, as linear maps: on the complement and inside span(X).
 
-With P = I - X X^H M, S(B) is the Z = P Z that solves
+**On the complement.** With P = I - X X^H M, S(B) is the Z = P Z that solves
 
     P^H (A Z - M Z R) = P^H B.
 
-R = diag(lam) in value, and the columns are separate systems with P^H (A - lam_j M) P, positive
-definite on the complement for the smallest pairs, negative definite for the largest. R is a matrix
-in what is differentiated: its off-diagonal entries inside a cluster move (see `_derivatives`).
+R = diag(lam) in value, so that the columns are separate systems with P^H (A - lam_j M) P, positive
+definite on the complement for the smallest pairs and negative definite for the largest. R is a full
+matrix in what is differentiated: its off-diagonal entries inside a cluster move (see `rules`).
 
 The operator is completed on span(X) so that it is invertible there and hides nothing:
 
-    L(Z) = P^H (A P Z - M P Z R) + M X X^H M Z,      S(B) = P L^{-1}(B),
+    L(Z) = P^H (A P Z - M P Z R) + M X X^H M Z,      S(B) = P L^{-1}(B).
 
-which is Hermitian; L^{-1} is a linear map with its own transpose (itself, conjugated) and its own
+L is Hermitian; L^{-1} is a linear map with its own transpose (itself, conjugated) and its own
 derivative, d L^{-1}(B) = L^{-1}(dB - dL(Z)). P depends on X and M and is differentiated as written.
+
+**Inside span(X).** T solves T R - R T = G off clusters, and is zero inside them:
+
+    T_ij = G_ij / (lam_j - lam_i).
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jax_peig._core import blocks
-from jax_peig._core.linear_map import LinearMap, bind, jvp_along
+from jax_peig._core.linear_map import Arrays, LinearMap, MaybeArrays, bind, jvp_along
 from jax_peig._core.types import Array, Block
 from jax_peig._derivatives import solve as systems_solve
 from jax_peig._derivatives import well_posed
-from jax_peig._derivatives.systems import SystemData, Systems
-from jax_peig._operators.operator import Operator, apply_hermitian
-
-
-class System(NamedTuple):
-    """What the linear systems depend on; a pytree."""
-
-    a: Operator
-    m: Operator | None
-    x: Block  # (n, k)
-    mx: Block  # M X; a derivative of M moves it
-    r: Array  # (k, k), the Rayleigh matrix
-    data: SystemData
+from jax_peig._derivatives.systems import SylvesterSystem, Systems
+from jax_peig._diagnostics import clusters
+from jax_peig._operators.operator import apply_hermitian
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,10 +46,13 @@ class Settings:
     on_unconverged: str
 
 
-def solve(system: System, b: Block, settings: Settings) -> Block:
+# -- on the complement ----------------------------------------------------------------------------
+
+
+def solve(system: SylvesterSystem, b: Block, settings: Settings) -> Block:
     """S(B) for B (n, k): zero where the complement is, NaN by column where it did not converge.
 
-    Zero without any product where k = n.
+    Where k = n it is zero and takes no matvecs.
     """
     n, k = system.x.shape
     if n == k:
@@ -70,7 +67,7 @@ def _dual_project(block: Block, x: Block, mx: Block) -> Block:
     return blocks.project_out(block, mx, x)
 
 
-def _completed(system: System, z: Block) -> Block:
+def _completed(system: SylvesterSystem, z: Block) -> Block:
     """L(Z), with R a full matrix."""
     inside = blocks.gram(system.mx, z)
     pz = z - system.x @ inside
@@ -86,26 +83,29 @@ class _Inverse(LinearMap):
     settings: Settings
     conjugated: bool = False
 
-    def __call__(self, residuals, inputs):
+    def __call__(self, residuals: Arrays, inputs: MaybeArrays) -> Arrays:
         (b,) = inputs
+        assert b is not None
         system = jax.tree.unflatten(self.tree, residuals)
         if self.conjugated:
             return [_invert(system, b.conj(), self.settings).conj()]
         return [_invert(system, b, self.settings)]
 
-    def transposed(self):
+    def transposed(self) -> "_Inverse":
         return dataclasses.replace(self, conjugated=not self.conjugated)
 
-    def batched(self, axes, size):
+    def batched(self, axes: tuple[int | None, ...], size: int) -> LinearMap:
         """Many right-hand sides of one problem (jacfwd, vmap of jvp) are one solve."""
         one = all(axis is None for axis in axes)
         iterative = not any(callable(s) for s in self.settings.solvers)
         return _Copies(self, size) if one and iterative else super().batched(axes, size)
 
-    def residual_jvp(self, residuals, tangents, inputs):
+    def residual_jvp(
+        self, residuals: Arrays, tangents: MaybeArrays, inputs: MaybeArrays
+    ) -> tuple[Arrays, Arrays]:
         (z,) = bind(self, residuals, inputs)
 
-        def image(leaves):
+        def image(leaves: Arrays) -> Block:
             system = jax.tree.unflatten(self.tree, leaves)
             if self.conjugated:
                 return _completed(system, z.conj()).conj()
@@ -123,36 +123,77 @@ class _Copies(LinearMap):
     base: _Inverse
     size: int
 
-    def __call__(self, residuals, inputs):
+    def __call__(self, residuals: Arrays, inputs: MaybeArrays) -> Arrays:
         (b,) = inputs
+        assert b is not None
         _, n, k = b.shape
         (z,) = self.base(residuals, [jnp.moveaxis(b, 0, 1).reshape(n, self.size * k)])
         return [jnp.moveaxis(z.reshape(n, self.size, k), 1, 0)]
 
-    def transposed(self):
+    def transposed(self) -> LinearMap:
         return _Copies(self.base.transposed(), self.size)
 
-    def residual_jvp(self, residuals, tangents, inputs):
-        def one(b):
+    def residual_jvp(
+        self, residuals: Arrays, tangents: MaybeArrays, inputs: MaybeArrays
+    ) -> tuple[Arrays, Arrays]:
+        def one(b: Block) -> tuple[Arrays, Arrays]:
             return self.base.residual_jvp(residuals, tangents, [b])
 
-        return jax.vmap(one)(inputs[0])
+        (b,) = inputs
+        assert b is not None
+        return jax.vmap(one)(b)
 
 
-def _invert(system: System, b: Block, settings: Settings) -> Block:
+def _invert(system: SylvesterSystem, b: Block, settings: Settings) -> Block:
     """L^{-1}(B): closed form on span(X), an iterative or a spectral solve on the complement."""
     inside = blocks.gram(system.x, b)
-    # Twice: where B lies in span(M X) to rounding, the first projection leaves rounding of its
-    # size, along M X as well.
+    # Where B lies in span(M X) to rounding, one projection leaves rounding of its size, which has
+    # a part along M X as well. A second one removes that part.
     rhs = _dual_project(_dual_project(b, system.x, system.mx), system.x, system.mx)
-    r = system.r
-    systems = Systems(
-        system.a, system.m, system.x, system.mx, jnp.diagonal(r).real, system.data, settings.sign
-    )
-    full = blocks.column_norms(b)
+    systems, full = Systems.of(system, settings.sign), blocks.column_norms(b)
     z, converged, *_ = systems_solve.solve(systems, rhs, full, settings.solvers, settings.max_steps)
     if settings.on_unconverged == "nan":
         z = jnp.where(converged[None, :], z, jnp.nan)
     elif settings.on_unconverged == "warn":
         jax.debug.callback(well_posed.warn_unconverged, jnp.all(converged))
     return z + system.x @ inside
+
+
+# -- inside span(X) -------------------------------------------------------------------------------
+
+
+def solve_between(r: Array, lam: Array, labels: Array, g: Array) -> Array:
+    """T (k, k) with T R - R T = G off clusters, 0 inside."""
+    (t,) = bind(_Between(), [r, lam, labels], [g])
+    return t
+
+
+@dataclasses.dataclass(frozen=True)
+class _Between(LinearMap):
+    """G -> T with T R - R T = G off clusters.
+
+    In value R = diag(lam) and T = F o G, F_ij = 1/(lam_j - lam_i): elementwise, and so its own
+    transpose. In the derivative R is full: dT = F o (dG - (T dR - dR T)).
+    """
+
+    def __call__(self, residuals: Arrays, inputs: MaybeArrays) -> Arrays:
+        _, lam, labels = residuals
+        (g,) = inputs
+        assert g is not None
+        inside = clusters.mask(labels)
+        difference = lam[None, :] - lam[:, None]
+        f = jnp.where(inside, 0, 1 / jnp.where(inside, 1, difference))
+        return [f.astype(g.dtype) * g]
+
+    def transposed(self) -> LinearMap:
+        return self
+
+    def residual_jvp(
+        self, residuals: Arrays, tangents: MaybeArrays, inputs: MaybeArrays
+    ) -> tuple[Arrays, Arrays]:
+        (t,) = bind(self, residuals, inputs)
+        dr = tangents[0]
+        if dr is None:
+            return [t], [jnp.zeros_like(t)]
+        (slope,) = bind(self, residuals, [t @ dr - dr @ t])
+        return [t], [-slope]

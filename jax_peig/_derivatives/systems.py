@@ -1,13 +1,17 @@
-"""The linear systems of the derivatives, on the complement of the eigenvectors.
+"""What derivatives are computed from: the pairs, the linear systems, and help to solve them.
 
-    P^H (A - lam_j M) P z_j = r_j,   P = I - X X^H M,
+The linear systems live on the M-complement of the eigenvectors,
 
-and what is known of them from the forward solve: the guard vectors and the spectrum's end.
+    P^H (A - lam_j M) P z_j = r_j,   P = I - X X^H M.
+
+The forward solve leaves guard vectors and the end of the spectrum, which help to solve them.
 """
 
 from typing import NamedTuple
 
-from jax_peig._core import blocks
+import jax.numpy as jnp
+
+from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers.convergence import (
     Complement,
@@ -19,17 +23,22 @@ from jax_peig._eigensolvers.convergence import (
 )
 from jax_peig._operators.operator import Operator
 
+# The default tolerance of the systems is this part of the eigenvectors' own error, ...
+ERROR_SHARE = 0.1
+# ... and never looser than this.
+LOOSEST_TOLERANCE = 1e-3
+
 
 class Guards(NamedTuple):
     """Ritz pairs beyond the k wanted ones, M-orthogonal to them; none has to be accurate."""
 
     values: Array  # (g,), in the order of the wanted
     vectors: Block  # (n, g)
-    errors: Array  # (g,), residual norms in the M^{-1} norm, about
+    errors: Array  # (g,), residual norms in the M^{-1} norm, approximately
 
 
 class SystemData(NamedTuple):
-    """What the systems are solved with and the solution does not depend on; a pytree."""
+    """How the systems are solved: their solution does not depend on it. A pytree."""
 
     preconditioner: Operator | None
     norms: tuple[Array, Array]  # ||A||, ||M||
@@ -41,30 +50,58 @@ class SystemData(NamedTuple):
     sigma: Array | None
 
 
-def guards_of(ritz: Ritz, k: int, norms: tuple[Array, Array]) -> Guards | None:
-    """The guard vectors that an eigensolver leaves behind its k pairs."""
-    if ritz.values.shape[0] == k:
-        return None
-    lengths = Lengths.of(residuals(ritz), ritz.values, ritz.vectors, norms)
-    return Guards(ritz.values[k:], ritz.vectors[:, k:], (lengths.r * lengths.x)[k:])
+class ForwardResult(NamedTuple):
+    """What the forward solve found out, without derivatives; a pytree."""
+
+    data: SystemData
+    mx: Block | None  # M X; None without M
+    labels: Array  # (k,), clusters
+    cut: Array  # (k,), pairs of a cluster that k cuts
+    converged: Array  # whether all k pairs converged
 
 
-class Systems(NamedTuple):
-    """sign P^H (A - lam_j M) P, positive definite for the smallest and the largest pairs."""
+class SylvesterSystem(NamedTuple):
+    """What the solution of A Z - M Z R = B on the complement depends on; a pytree."""
 
     a: Operator
     m: Operator | None
-    x: Block
-    mx: Block
+    x: Block  # (n, k)
+    mx: Block  # (n, k), M X; a derivative of M moves it
+    r: Array  # (k, k), the Rayleigh matrix
+    data: SystemData
+
+
+class Point(NamedTuple):
+    """The point at which the rules linearise: they are not linear in it. A pytree."""
+
+    system: SylvesterSystem
+    lam: Array  # (k,)
+    forward: ForwardResult
+
+
+class Systems(NamedTuple):
+    """The operators sign P^H (A - lam_j M) P, definite for the smallest and the largest pairs."""
+
+    a: Operator
+    m: Operator | None
+    x: Block  # (n, k)
+    mx: Block  # (n, k)
     lam: Array  # (k,)
     data: SystemData
-    sign: int
+    sign: int  # 1 for the smallest pairs, -1 for the largest
+
+    @classmethod
+    def of(cls, system: SylvesterSystem, sign: int) -> "Systems":
+        """The columns of a Sylvester system, with R = diag(lam)."""
+        a, m, x, mx, r, data = system
+        return cls(a, m, x, mx, jnp.diagonal(r).real, data, sign)
 
     def __call__(self, z: Block, index: Array) -> Block:
+        """The products of the columns of Z (n, c) with the operators ``index`` (c,)."""
         return self.dual(self.bare(self.within(z), index))
 
     def bare(self, z: Block, index: Array) -> Block:
-        """Sign (A - lam_j M) z_j without projections."""
+        """Sign (A - lam_j M) z_j, without projections."""
         shift = self.lam[index].astype(z.dtype)[None, :]
         return self.sign * (self.a(z) - multiply(self.m, z) * shift)
 
@@ -75,3 +112,23 @@ class Systems(NamedTuple):
     def dual(self, r: Block) -> Block:
         """P^H R."""
         return blocks.project_out(r, self.mx, self.x)
+
+
+def guards_of(ritz: Ritz, k: int, norms: tuple[Array, Array]) -> Guards | None:
+    """The guard vectors that an eigensolver leaves beside its k pairs; None where it has none."""
+    if ritz.values.shape[0] == k:
+        return None
+    lengths = Lengths.of(residuals(ritz), ritz.values, ritz.vectors, norms)
+    return Guards(ritz.values[k:], ritz.vectors[:, k:], (lengths.r * lengths.x)[k:])
+
+
+def default_tolerance(bounds: Array, gap: Array, cut: Array) -> Array:
+    """The relative residual to solve the systems to, from the error bounds (k,) of the pairs.
+
+    It is a tenth of the eigenvectors' own error, residual over gap: the gradient inherits that
+    error, and a tighter tolerance would not improve it.
+    """
+    least = tolerances.derivative(gap.dtype)
+    error = jnp.max(bounds) * blocks.reciprocal(gap)
+    share = jnp.clip(ERROR_SHARE * error, least, LOOSEST_TOLERANCE)
+    return jnp.where(cut, least, share).astype(gap.dtype)

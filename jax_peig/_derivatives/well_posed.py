@@ -1,16 +1,16 @@
-"""Does a gradient of eigenpairs exist? Checks of cotangents in the reverse rule.
+"""Does a gradient of eigenpairs exist? The reverse rule checks its cotangents.
 
-Eigenvectors are only defined up to a unitary rotation inside a cluster (a sign, or for complex
-vectors a phase, for a single one). A cotangent (lb, Xb) of (lam, X) answers a well-posed question
-where the loss does not depend on that choice. With B = X^H Xb and D the cluster mask:
+Eigenvectors are only defined up to a unitary rotation inside a cluster (a sign for a single real
+vector, a phase for a single complex one). A cotangent (lb, Xb) of (lam, X) has a derivative where
+the loss does not depend on that choice. With B = X^H Xb and D the cluster mask:
 
-1. gauge      D o (B - B^H) = 0: eq. 2.13 of Kasim (arXiv:2011.04366), the diagonal included, which
+1. gauge      D o (B - B^H) = 0: eq. 2.13 of Kasim (arXiv:2011.04366). The diagonal is included: it
               is the phase of a complex vector.
-2. occupation lb constant over a cluster whose vectors have a cotangent too: of the cotangent of the
-              whole block X_g^H A X_g, which is C_g with diagonal lb, only the diagonal is
-              given, and C_g is not determined unless lb is constant.
-3. cut        where k cuts a cluster, its vectors must have no cotangent but the trivial one, the
-              change of norm.
+2. occupation lb is constant over a cluster whose vectors have a cotangent too. The cotangent of the
+              whole block X_g^H A X_g is C_g, of which lb gives only the diagonal: C_g is not
+              determined unless lb is constant.
+3. cut        where k cuts a cluster, its vectors have no cotangent but the trivial one, the change
+              of norm.
 
 With eigenvalue cotangents alone, 2. is waived: X diag(lb) X^H is an element of Clarke's generalised
 gradient, as JAX returns one at ties of max and sort. For tangents of cotangents (forward over
@@ -25,47 +25,38 @@ import numpy as np
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.results import PartialEigh
 from jax_peig._core.types import Array, Block
+from jax_peig._derivatives.systems import Point
 from jax_peig._diagnostics import clusters
 
-# How much faster than eigenvalues a loss may vary: the part of a cotangent that depends on the
-# gauge because a cluster has a width is at most this times width / scale.
+# A loss may vary this much faster than the eigenvalues: a cluster of some width leaves a cotangent
+# with a gauge-dependent part, of at most this times width / scale.
 STEEPNESS = 100
 
 
 def gauge_part(b: Array, labels: Array) -> Array:
-    """D o (B - B^H), what of B = X^H Xb belongs to rotations inside clusters: eq. 2.13."""
+    """D o (B - B^H), the part of B = X^H Xb along rotations inside clusters: eq. 2.13."""
     return jnp.where(clusters.mask(labels), b - b.conj().T, 0)
 
 
-def ill_posed(
-    values: Array,
-    labels: Array,
-    cut: Array,
-    x: Block,
-    mx: Block,
-    skew: Array,
-    lb: Array | None,
-    xb: Block | None,
-    *,
-    derived: bool,
+def pairs_ill_posed(
+    at: Point, skew: Array, lb: Array | None, xb: Block | None, *, derived: bool
 ) -> Array:
-    """Whether the question that the cotangents ask has no answer; a boolean scalar.
+    """Whether cotangents of (lam, X) ask for a derivative that does not exist; a boolean scalar.
 
     Parameters
     ----------
-    values, labels, cut
-        Eigenvalues (k,), cluster labels (k,), which pairs belong to a cluster that k cuts (k,).
-    x, mx : (n, k)
-        Eigenvectors and M times them.
+    at : Point
+        The pairs, their clusters, and which of them k cuts.
     skew : (k, k)
         The gauge-dependent part, see `gauge_part`.
     lb, xb : (k,), (n, k) or None
         Cotangents in the Hermitian pairing; None is zero.
     derived : bool
-        ``skew``, ``lb`` and ``xb`` are tangents of those.
+        Whether ``skew``, ``lb`` and ``xb`` are tangents of those.
     """
-    d = clusters.mask(labels)
-    allowed = _allowed(values, d)
+    x, mx = at.system.x, at.system.mx
+    d = clusters.mask(at.forward.labels)
+    allowed = _allowed(at.lam, d)
     bad = jnp.array(False)
     touched = jnp.zeros(d.shape[0], bool)
     if xb is not None:
@@ -73,12 +64,12 @@ def ill_posed(
         size = _over_cluster(blocks.column_norms(x), d) * _over_cluster(blocks.column_norms(xb), d)
         bad |= jnp.any(jnp.abs(skew) > allowed * size[None, :])
         b = jnp.where(d, blocks.gram(x, xb), 0)
-        small = tolerances.gauge(values.dtype)
+        small = tolerances.gauge(at.lam.dtype)
         touched = _over_cluster(jnp.max(jnp.abs(b), axis=1), d) > small * size
         if not derived:
             rest = blocks.column_norms(xb - mx @ blocks.herm(b))
             relevant = rest > small * _over_cluster(blocks.column_norms(xb), d)
-            bad |= jnp.any(cut & relevant)
+            bad |= jnp.any(at.forward.cut & relevant)
     if lb is not None:
         spread = jnp.where(d, jnp.abs(lb[:, None] - lb[None, :]), 0)
         differs = jnp.any(spread > allowed * jnp.max(jnp.abs(lb)), axis=1)
@@ -96,47 +87,45 @@ def turning_part(b: Array, r: Array, rb: Array | None) -> Array:
 
 
 def space_ill_posed(
-    values: Array,
-    labels: Array,
-    cut: Array,
-    x: Block,
-    mx: Block,
-    skew: Array,
-    lb: Array | None,
-    xb: Block | None,
-    *,
-    derived: bool,
+    at: Point, skew: Array, lb: Array | None, xb: Block | None, *, derived: bool
 ) -> Array:
-    """`ill_posed` for cotangents of (R, X), lb of R (k, k), of the whole space; a boolean.
+    """`pairs_ill_posed` for cotangents of (R, X) of the whole space, lb (k, k) that of R.
 
     1. gauge  ``skew``, see `turning_part`, is zero but for rounding, however wide the space is.
-    2. block  without Xb, C = herm(lb) is a multiple of I over every cluster: what rotates only the
+    2. block  without Xb, C = herm(lb) is a multiple of I over every cluster: a rotation inside the
               cluster leaves R as it is, and would change C.
-    3. cut    where k cuts a cluster, Xb of its pairs lies in the span of M X. Of R alone it is no
-              fault in the first derivative: as of eigenvalues alone, a generalised gradient.
+    3. cut    where k cuts a cluster, Xb of its pairs lies in the span of M X. A loss of R alone has
+              a first derivative there: a generalised gradient, as of eigenvalues alone.
     """
-    small = tolerances.gauge(values.dtype)
-    size, bad = jnp.zeros_like(values[0]), jnp.array(False)
+    x, mx, lam = at.system.x, at.system.mx, at.lam
+    small = tolerances.gauge(lam.dtype)
+    size, bad = jnp.zeros_like(lam[0]), jnp.array(False)
     if xb is not None:
         lengths = blocks.column_norms(xb)
         size = jnp.max(blocks.column_norms(x)) * jnp.max(lengths)
         if not derived:
             rest = blocks.column_norms(xb - mx @ blocks.gram(x, xb))
-            bad = jnp.any(cut & (rest > small * jnp.max(lengths)))
+            bad = jnp.any(at.forward.cut & (rest > small * jnp.max(lengths)))
     if lb is not None:
         largest = jnp.max(jnp.abs(lb))
-        size = size + jnp.max(jnp.abs(values)) * largest
+        size = size + jnp.max(jnp.abs(lam)) * largest
         if xb is None and not derived:
-            d, c = clusters.mask(labels), blocks.herm(lb)
-            average = d.astype(values.dtype) / jnp.sum(d, axis=1, keepdims=True, dtype=values.dtype)
-            mean = average @ jnp.diagonal(c).real
-            off = jnp.where(d, c - jnp.diag(mean).astype(c.dtype), 0)
-            bad |= jnp.any(jnp.abs(off) > _allowed(values, d) * largest)
+            d = clusters.mask(at.forward.labels)
+            off = _off_multiple(blocks.herm(lb), d)
+            bad |= jnp.any(jnp.abs(off) > _allowed(lam, d) * largest)
     return bad | jnp.any(jnp.abs(skew) > small * size)
 
 
+def _off_multiple(c: Array, d: Array) -> Array:
+    """C minus the nearest multiple of I over every cluster, zero off clusters, (k, k)."""
+    diagonal = jnp.diagonal(c).real
+    real = diagonal.dtype
+    average = d.astype(real) / jnp.sum(d, axis=1, keepdims=True, dtype=real)
+    return jnp.where(d, c - jnp.diag(average @ diagonal).astype(c.dtype), 0)
+
+
 def _allowed(values: Array, d: Array) -> Array:
-    """Relative size of what counts as rounding, for every pair of a cluster, (k, k)."""
+    """The relative size that counts as rounding, for every two pairs of a cluster, (k, k)."""
     scale = jnp.max(jnp.abs(values))
     width = jnp.where(d, jnp.abs(values[:, None] - values[None, :]), 0)
     width = jnp.max(width, axis=1, keepdims=True) / jnp.where(scale > 0, scale, 1)
@@ -151,29 +140,29 @@ def _over_cluster(size: Array, d: Array) -> Array:
 def project_gauge(result: PartialEigh, cotangent: Array) -> Array:
     """Remove the gauge-dependent part of a cotangent of the eigenvectors.
 
-    Inside a cluster the eigenvectors are one arbitrary choice, and a cotangent Xb may have a part
-    that belongs to the choice: K = D o (B - B^H), B = X^H Xb (eq. 2.13 of Kasim,
-    arXiv:2011.04366). Xb - M X K / 2 is the cotangent nearest to it that has none, and agrees with
-    it on every perturbation of X but the rotations inside clusters.
+    Inside a cluster the eigenvectors are one arbitrary choice. A cotangent Xb may have a part that
+    depends on the choice, K = D o (B - B^H) with B = X^H Xb (eq. 2.13 of Kasim, arXiv:2011.04366).
+    Xb - M X K / 2 is the nearest cotangent without such a part. It agrees with Xb on every
+    perturbation of X except the rotations inside clusters.
 
     Parameters
     ----------
     result : PartialEigh
-        What `partial_eigh` returned.
+        The result of `partial_eigh`.
     cotangent : (n, k)
-        Of ``result.eigenvectors``, in JAX's convention: what ``jax.grad`` gives for it, or what is
-        handed to a function from ``jax.vjp``.
+        The cotangent of ``result.eigenvectors`` in JAX's convention: ``jax.grad`` returns it, and a
+        function from ``jax.vjp`` takes it.
 
     Returns
     -------
     (n, k)
-        The cotangent without the part that no derivative exists for. It costs 3 n k^2 operations
-        and no product.
+        The cotangent without the part for which no derivative exists. It costs 3 n k^2 operations
+        and no matvecs.
 
     Raises
     ------
     ValueError
-        Where the shapes do not match.
+        If the shapes do not match.
 
     Examples
     --------
@@ -202,7 +191,7 @@ def project_gauge(result: PartialEigh, cotangent: Array) -> Array:
     return cotangent - (mx @ skew).conj() / 2
 
 
-def warn_ill_posed(bad) -> None:
+def warn_ill_posed(bad: np.ndarray) -> None:
     """Warn on the host; called back from compiled code."""
     if not np.any(bad):
         return
@@ -215,7 +204,7 @@ def warn_ill_posed(bad) -> None:
     )
 
 
-def warn_unconverged(converged) -> None:
+def warn_unconverged(converged: np.ndarray) -> None:
     """Warn on the host; called back from compiled code."""
     if np.all(converged):
         return

@@ -1,5 +1,7 @@
 """The account of a solve: residuals, bounds, estimates, clusters, gap and status, as `Info`."""
 
+from typing import NamedTuple
+
 import jax.numpy as jnp
 
 from jax_peig._core import tolerances
@@ -31,16 +33,18 @@ def usable(status: Array) -> Array:
     return (status <= Status.STAGNATED) | unhelped
 
 
-def account(
-    problem: Problem,
-    inputs: Inputs,
-    ritz: Ritz,
-    norms: tuple[Array, Array],
-    status: Array,
-    errors: tuple[Array, Array],
-    helpful: Array,
-) -> tuple[Info, Array]:
+class Findings(NamedTuple):
+    """What is known of a problem beside its pairs."""
+
+    norms: tuple[Array, Array]  # ||A||, ||M||
+    status: Array  # see `diagnose`
+    hermiticity_errors: tuple[Array, Array]  # of A and M
+    helpful: Array  # the preconditioner and M_solve look positive definite
+
+
+def account(problem: Problem, inputs: Inputs, ritz: Ritz, findings: Findings) -> tuple[Info, Array]:
     """All that is known of the pairs, from the pairs themselves, and which ones k cuts, (k,)."""
+    norms, status, errors, helpful = findings
     k, n = problem.k, ritz.vectors.shape[0]
     # The wanted pairs and the next one; all there are where they lie on two sides.
     seen = ritz.values.shape[0] if problem.which == "nearest" else min(k + 1, n)

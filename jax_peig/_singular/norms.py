@@ -10,6 +10,7 @@ import numpy as np
 from jax_peig._api.matrix_function import hermitian_function, without_derivative
 from jax_peig._core.results import Info, Status
 from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
+from jax_peig._derivatives.rules import SpaceRule
 from jax_peig._operators.operator import is_array
 from jax_peig._singular.dilation import halves
 from jax_peig._singular.svd import Triplets, triplets
@@ -240,7 +241,7 @@ def singular_value_threshold(
         raise TypeError(f"singular_value_threshold: t is {t!r}; expected a real scalar.")
     if isinstance(t, (int, float, np.floating)) and t < 0:
         raise ValueError(f"singular_value_threshold: t is {t}; expected zero or more.")
-    r, _, x, m, info = triplets("singular_value_threshold", A, k, shape, dtype, options, whole=True)
+    r, _, x, m, info = triplets("singular_value_threshold", A, k, shape, dtype, options, SpaceRule)
     s = jax.lax.stop_gradient(jnp.diagonal(r).real)
     t = jnp.asarray(t).astype(s.dtype)
     # What k cuts below t has no weight, nor a derivative of the first order.

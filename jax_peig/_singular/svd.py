@@ -14,6 +14,7 @@ from jax_peig._core import blocks
 from jax_peig._core.options import check_positive
 from jax_peig._core.results import Info, PartialSVD
 from jax_peig._core.types import Array, Block, DTypeLike, OperatorLike
+from jax_peig._derivatives.rules import PairwiseRule, Rule
 from jax_peig._diagnostics import clusters
 from jax_peig._eigensolvers.convergence import Complement, Ritz
 from jax_peig._operators.operator import BlockProduct, Operator
@@ -117,10 +118,10 @@ def triplets(
     shape: tuple[int, int] | None,
     dtype: DTypeLike,
     options: dict[str, Any],
-    whole: bool = False,
+    rule: type[Rule] = PairwiseRule,
     what: str = "k",
 ) -> Triplets:
-    """The k largest; ``whole`` as in `pairs`. Errors carry ``name`` and call k ``what``.
+    """The k largest; ``rule`` as in `pairs`. Errors carry ``name`` and call k ``what``.
 
     Raises
     ------
@@ -132,9 +133,9 @@ def triplets(
     polish = _TwoSided(made.shape, _absolute(options, name))
     s, x, info = pairs(
         name, BlockProduct(made), None, k, n=sum(made.shape), dtype=found, which="largest",
-        whole=whole, polish=polish, **options,
+        rule=rule, polish=polish, **options,
     )  # fmt: skip
-    zero = polish.zero(jnp.diagonal(s).real if whole else s)
+    zero = polish.zero(rule.eigenvalues(s))
     return Triplets(s, zero, x, made.shape[0], info)
 
 

@@ -14,6 +14,7 @@ import pytest
 from jax_peig import Derivative, partial_eigh
 from jax_peig._derivatives import refinement
 from jax_peig._derivatives import solve as systems_solve
+from jax_peig._derivatives.sylvester import Settings
 from jax_peig._derivatives.systems import Guards, SystemData, Systems
 from jax_peig._eigensolvers.convergence import Ritz, Spectrum
 from jax_peig._operators import mass_inverse
@@ -391,7 +392,8 @@ def test_refinement_moves_the_guard_vectors_along(kind):
         finite=jnp.array(True),
         definite=jnp.array(True),
     )
-    refined = refinement.refine(ritz, systems, ("cg", "minres"), 500, jnp.argsort)
+    settings = Settings(("cg", "minres"), 500, 1, "nan")
+    refined = refinement.refine(ritz, systems, settings, jnp.argsort)
     x, guards = np.split(np.asarray(refined.vectors), [K], axis=1)
     assert np.max(np.abs(x - block[:, :K])) > 1e-5
     assert np.max(np.abs(x.conj().T @ m @ guards)) < 1e-12
