@@ -377,11 +377,11 @@ def test_refinement_moves_the_guard_vectors_along(kind):
     """They stay M-orthogonal to the pairs, and their products theirs, to rounding."""
     made = spectra.pencil(VALUES, **KINDS[kind])
     systems, _ = setting(made, noise=1e-4, guard_noise=1e-3, tol=1e-8)
-    block = np.concatenate([systems.x, systems.fixed.guards.vectors], axis=1)
+    block = np.concatenate([systems.x, systems.data.guards.vectors], axis=1)
     m = np.eye(N) if made.M is None else made.M
     count = jnp.array(0)
     ritz = Ritz(
-        values=jnp.concatenate([systems.lam, systems.fixed.guards.values]),
+        values=jnp.concatenate([systems.lam, systems.data.guards.values]),
         vectors=jnp.asarray(block),
         AX=jnp.asarray(made.A @ block),
         MX=jnp.asarray(m @ block),
