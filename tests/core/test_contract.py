@@ -31,28 +31,35 @@ def attributes_used() -> set[str]:
     """Dotted JAX names in the package's code, resolved through its imports."""
     found = set()
     for path in PACKAGE.rglob("*.py"):
-        tree = ast.parse(path.read_text())
-        names = {}
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    local = alias.asname or alias.name.split(".")[0]
-                    names[local] = alias.name if alias.asname else alias.name.split(".")[0]
-            elif isinstance(node, ast.ImportFrom):
-                for alias in node.names:
-                    names[alias.asname or alias.name] = f"{node.module}.{alias.name}"
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "jax":
-                found.update(f"{node.module}.{alias.name}" for alias in node.names)
-            if isinstance(node, ast.Attribute):
-                parts = []
-                while isinstance(node, ast.Attribute):
-                    parts.append(node.attr)
-                    node = node.value
-                if isinstance(node, ast.Name) and names.get(node.id, "").startswith("jax"):
-                    dotted = ".".join([names[node.id], *reversed(parts)])
-                    found.add(dotted)
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        names = local_names(nodes)
+        found.update(name for name in names.values() if "." in name)
+        found.update(dotted(node, names) for node in nodes if isinstance(node, ast.Attribute))
     return {name for name in found if name.startswith("jax.")}
+
+
+def local_names(nodes) -> dict[str, str]:
+    """What each name that a module imports stands for."""
+    names = {}
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                top = alias.name.partition(".")[0]
+                names[alias.asname or top] = alias.name if alias.asname else top
+        elif isinstance(node, ast.ImportFrom):
+            names |= {a.asname or a.name: f"{node.module}.{a.name}" for a in node.names}
+    return names
+
+
+def dotted(node, names) -> str:
+    """The full name of an attribute of an imported module; "" of any other."""
+    parts = []
+    while isinstance(node, ast.Attribute):
+        parts.append(node.attr)
+        node = node.value
+    if isinstance(node, ast.Name) and node.id in names:
+        return ".".join([names[node.id], *reversed(parts)])
+    return ""
 
 
 # jax.numpy, jax.lax, jax.random and the transformations are as stable as JAX itself.
