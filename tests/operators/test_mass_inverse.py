@@ -78,7 +78,9 @@ def test_the_derivative_after_lobpcg(resembles):
     np.testing.assert_allclose(got.gradient, want, rtol=0, atol=1e-6 * np.max(np.abs(want)))
     chosen, minres = (r.calls[0] for r in (got, report(derivative=Derivative(solver="minres"))))
     assert chosen.solvers == ("semi_iteration", "minres")
-    assert (chosen.matvecs == minres.matvecs) == (not resembles)
+    # But for the rounding of two programs; the semi-iteration takes 1.8 times as many.
+    same = abs(chosen.matvecs - minres.matvecs) <= 0.1 * minres.matvecs
+    assert same == (not resembles)
     assert minres.matvecs > 0
     assert np.max(chosen.residuals) <= 10 * chosen.tolerance
 
