@@ -25,18 +25,21 @@ import jax.numpy as jnp
 from jax_peig._core import blocks
 from jax_peig._core.types import Array, Block, BlockFunction
 from jax_peig._eigensolvers import chebyshev_filter
-from jax_peig._eigensolvers.completeness import testify
+from jax_peig._eigensolvers.completeness import (
+    CompletenessResult,
+    check_completeness,
+    guards_show_complete,
+    separation_ratio,
+    settled,
+)
 from jax_peig._eigensolvers.convergence import (
     Lengths,
     Progress,
     Ritz,
     Spectrum,
     StoppingRule,
-    doubt,
-    enough,
     multiply,
     relative_residuals,
-    settled,
 )
 from jax_peig._operators.mass_inverse import ApproximateInverse
 from jax_peig._operators.operator import Operator
@@ -65,7 +68,7 @@ class _State(NamedTuple):
     place: Array  # what is filtered by, ascending: theta, or the folded Rayleigh quotients
     relative: Array  # residuals
     upper: Array  # end of the damped interval
-    # Of the largest relative residual of the wanted pairs, and of the `doubt` that they are all.
+    # Of the largest relative residual of the wanted pairs, and of the `separation_ratio`.
     progress: Progress
     step: Array
     matvecs: Array
@@ -151,10 +154,11 @@ def improve(
 ) -> tuple[Ritz, Array]:
     """Improve a guess (n, k) of a problem without M, and say whether that was all it took.
 
-    The filter improves the guess alone, for a few steps; witnesses tell whether it is complete, and
-    are returned behind it as guard vectors. For a poor or blind guess the answer is no.
+    The filter improves the guess alone, for a few steps. Random vectors in the complement show
+    whether it is complete, and are returned behind it as guard vectors. For a guess that is poor or
+    misses a wanted vector the answer is no.
     """
-    key, key_of_witnesses = jax.random.split(key)
+    key, key_of_check = jax.random.split(key)
     few = rule._replace(max_steps=min(GUESS_STEPS, rule.max_steps))
     filter_ = chebyshev_filter.Filter(
         a, None, None, interval, norms, few, None, None, chebyshev_filter.GUESS
@@ -165,20 +169,20 @@ def improve(
 
     asked = ritz.complete & worthwhile
 
-    def hear():
-        return testify(filter_, ritz, interval[1], key_of_witnesses, asked)
+    def check() -> CompletenessResult:
+        return check_completeness(filter_, ritz, interval[1], key_of_check, asked)
 
-    nobody = jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype), jax.eval_shape(hear))
-    said = jax.lax.cond(asked, hear, lambda: nobody)
+    unchecked = jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype), jax.eval_shape(check))
+    found = jax.lax.cond(asked, check, lambda: unchecked)
     both = ritz._replace(
-        values=jnp.concatenate([ritz.values, rule.sign * said.theta]),
-        vectors=jnp.concatenate([ritz.vectors, said.y], axis=1),
-        AX=jnp.concatenate([ritz.AX, rule.sign * said.ay], axis=1),
-        MX=jnp.concatenate([ritz.MX, said.y], axis=1),
-        matvecs=ritz.matvecs + said.matvecs,
-        complete=said.complete,
+        values=jnp.concatenate([ritz.values, rule.sign * found.theta]),
+        vectors=jnp.concatenate([ritz.vectors, found.y], axis=1),
+        AX=jnp.concatenate([ritz.AX, rule.sign * found.ay], axis=1),
+        MX=jnp.concatenate([ritz.MX, found.y], axis=1),
+        matvecs=ritz.matvecs + found.matvecs,
+        complete=found.complete,
     )
-    return both, said.complete
+    return both, found.complete
 
 
 def _iterate(iteration: "_Iteration", start: Block, worthwhile: Array) -> Ritz:
@@ -305,9 +309,9 @@ class _Iteration(NamedTuple):
         if self.sigma is not None:
             line = jnp.sqrt(jnp.abs(state.place))
             line = line if self.filter.op_inv is None else 1 / line
-        found = enough(settled(line, lengths, relative, rule), rule)
+        found = guards_show_complete(settled(line, lengths, relative, rule), rule)
         finite = state.finite & jnp.all(jnp.isfinite(state.theta) & jnp.isfinite(lengths.r))
-        reached = jnp.stack([worst, doubt(line, lengths, rule)])
+        reached = jnp.stack([worst, separation_ratio(line, lengths, rule)])
         progress = state.progress.after(reached)
         stuck = progress.stalled(PATIENCE, worst)
         return state._replace(

@@ -16,8 +16,6 @@ SAFETY = 0.5
 PROGRESS = 0.9
 # The relative residual, in eps, below which rounding of the products can stop an iteration.
 STAGNATION = 1000
-# A guard vector shows another eigenvalue if its bound is no more than this part of the distance.
-APART = 0.1
 # What underflow may have taken from a residual, in the smallest normal numbers: matrices of the
 # size of those have none that could be judged.
 HIDDEN = 1000.0
@@ -154,41 +152,6 @@ def relative_residuals(lengths: Lengths, values: Array, norms) -> Array:
     hidden = HIDDEN * jnp.finfo(r.dtype).tiny
     relative = (r + hidden) / jnp.where(size > 0, size, 1)
     return jnp.where(length == 0, jnp.inf, relative)  # a dropped direction is no eigenvector
-
-
-def settled(theta: Array, lengths: Lengths, relative: Array, rule: StoppingRule) -> Array:
-    """Which columns have nothing left to do, (m,).
-
-    The wanted pairs have converged. A guard vector has to show another eigenvalue than the k-th,
-    or to be converged itself, whatever ``rule.tol``: until then a further copy of the k-th may be
-    on its way. The values ``theta`` are those of sign A, ascending, or distances.
-    """
-    guard = jnp.arange(theta.shape[0]) >= rule.k
-    # An eigenvalue lies within ||r|| ||x|| of theta, up to the spread of M's spectrum.
-    apart = lengths.r * lengths.x <= APART * (theta - theta[rule.k - 1])
-    strict = min(rule.tol, tolerances.eps(theta.dtype) ** 0.5)
-    return (relative <= SAFETY * jnp.where(guard, strict, rule.tol)) | (guard & apart)
-
-
-def doubt(theta: Array, lengths: Lengths, rule: StoppingRule) -> Array:
-    """How far guard vectors are from showing other eigenvalues: bound / distance, see `settled`.
-
-    The largest of those that `enough` asks for.
-    """
-    guards = slice(rule.k, rule.k + rule.guessed + 1)
-    distance = theta[guards] - theta[rule.k - 1]
-    bound = lengths.r[guards] * lengths.x[guards]
-    apart = distance > 0
-    return jnp.max(jnp.where(apart, bound / jnp.where(apart, distance, 1), jnp.inf), initial=0.0)
-
-
-def enough(done: Array, rule: StoppingRule) -> Array:
-    """Whether the wanted pairs converged and the first guard vector shows that they are all.
-
-    For blocks that began at random, of which `settled` says what is ``done``. Where so many vectors
-    began as a guess, so many more have to show it: then one that began at random is among them.
-    """
-    return jnp.all(done[: rule.k + rule.guessed + 1])
 
 
 def multiply(operator: Operator | None, block: Block) -> Block:

@@ -15,21 +15,28 @@ Differences from the textbook:
    targets again if rounding spoils them.
 2. Orthonormalisation by Gram products alone, classical Gram-Schmidt twice. A direction that is
    rounding is dropped, and a random one takes its place in the next step.
-3. *Witnesses.* A single-vector method finds the second copy of an eigenvalue by the luck of its
-   start: with a twelvefold eigenvalue among k = 14 the residuals converged to a wrong set in 30 of
-   30 random starts. So when the k wanted pairs have converged, a random vector is iterated in their
-   complement (and that of guard vectors that have converged too), on the operator projected there,
-   until its lowest Ritz value stands still. Where that is lower than a wanted one, a pair was
-   missed: the iteration goes on with it, and calls another witness at the end. Where it shows
-   another eigenvalue beyond, or a converged copy of the k-th, the set is complete. The same test
-   finds what a given start is blind to, such as one made of wrong eigenvectors.
-4. All products with the wanted vectors are computed afresh before the witness is called, so that
-   no pair is judged by what was carried along.
+3. *Completeness check.* A single-vector method finds the second copy of an eigenvalue only if
+   rounding brings it in: residuals can converge to a wrong set. When the k wanted pairs have
+   converged, a random vector is therefore iterated in their complement (and in that of guard
+   vectors that have converged too), on the operator projected there, until its lowest Ritz value
+   shows whether a pair is missing (`completeness.complement_shows`). If one is, the iteration
+   goes on with it, and checks again at the end. The check also finds what the start misses, such
+   as a start made of wrong eigenvectors.
+4. All products with the wanted vectors are computed afresh before the check, so that no pair is
+   judged by products that were carried along.
+
+The phases of an iteration (a queue of vectors goes into the basis first, in any phase):
+
+    SEARCHING   expands by the residual of the first wanted pair that has not converged.
+                All converged: CHECKING. Hopeless, or out of steps: FINISHING.
+    CHECKING    expands by the residual of the lowest pair in the complement.
+                A pair is missing, or one of the wanted has lost its convergence: SEARCHING.
+                The set is complete, or the check is hopeless: DONE.
+    FINISHING   computes all products afresh for the last time: DONE.
 
 Each step costs one product with A (one with M), some six passes over V, and an eigendecomposition
-of the order of the basis. Expanding by the first two or four residuals at once took 1.2 and 1.3 to
-1.6 times the products (P1: 1000, 1220 and 1280 to 1660 before the witness), so blocks are left to
-the other methods. The witness takes 210 to 280 more on P1, and finds what is missing.
+of the order of the basis. Expansion by several residuals at once takes more products (1.2 times
+with two), so blocks are left to the other methods.
 """
 
 from typing import NamedTuple
@@ -39,6 +46,11 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
+from jax_peig._eigensolvers.completeness import (
+    ComplementEvidence,
+    complement_shows,
+    least_component,
+)
 from jax_peig._eigensolvers.convergence import (
     SAFETY,
     Images,
@@ -54,54 +66,81 @@ from jax_peig._operators.operator import Operator
 
 __all__ = ["block_width", "default_basis", "solve"]
 
-# What a restart keeps of a full basis. P1 at 40 vectors, before the witness: 1230 products keeping
-# 12, 1030 keeping 20, 1000 keeping 24, 980 keeping 28; every restart costs V times a small matrix.
+# The part of a full basis that a restart keeps. A larger part saves few products (2 % at 0.7), and
+# every restart costs V times a small matrix.
 KEPT = 0.6
-# A witness's residual against its distance to the wanted values is at least its part in the space
-# of missing vectors. A random vector has some n^{-1/2} of each, and its lowest Ritz vector more:
-# below CHANCE n^{-1/2} with a probability of 8 % before its first step, which dies out with each.
-CHANCE = 0.1
-# The fewest vectors in a witness's space: two steps find what is missing from a narrow spectrum.
-TESTIMONY = 3
+# The fewest vectors in the space of a completeness check: two steps find what is missing from a
+# narrow spectrum.
+CHECK_DIMENSION = 3
 # A pair is given up after so many of its own steps without progress, see `Progress.stalled`.
 PATIENCE = 100
 
-NOTHING, COMPRESS, RENEW = 0, 1, 2
+# Phases.
+SEARCHING, CHECKING, FINISHING, DONE = range(4)
+# Restarts of the basis.
+NO_RESTART, COMPRESS, RENEW = range(3)
 
 
 def default_basis(n: int, k: int) -> int:
-    """Three times the starting block and some, at least 20: a wider one saves few products.
-
-    All products of P1: 1450 with 24 vectors, 1320 with 32, 1250 with 40, 1240 with 64 and 96.
-    """
+    """Three times the starting block and some, at least 20: a wider one saves few products."""
     return min(n, max(20, 3 * block_width(n, k) + 4))
 
 
 class _State(NamedTuple):
+    phase: Array
     basis: tuple[Array, ...]  # V, A V and, with M, M V, each (n, m); zero from `filled` on
     h: Array  # V^H A V, (m, m)
     filled: Array
-    queue: Block  # (n, p), vectors that go into the basis before the next judgement
-    fed: Array
-    queued: Array
-    deflated: Array  # while a witness is heard: the vectors in whose complement it lives; else 0
-    last: Array  # the products are being renewed for the last time
+    queue: Block  # (n, p), vectors that go into the basis next
+    fed: Array  # how many of them did
+    queued: Array  # how many of them have to
+    deflated: Array  # CHECKING: the first vectors of the basis, whose complement is searched; or 0
+    restart: Array  # of the basis, before it is expanded
     c: Array  # (m, kept), the lowest Ritz vectors' coefficients
     previous: Array  # (m, 1), those of the target in the step before
     theta: Array  # (p,)
-    relative: Array  # (k,), relative residuals as judged last
+    relative: Array  # (k,), relative residuals when the queue was last empty
     residual: Block  # (n, 1), of the target
     target: Array
-    dry: Array  # the last direction was in the span of the basis
-    exhausted: Array  # so was a random one: the basis is the whole space
-    progress: Progress  # (k + 1,), of the relative residuals of the wanted and the witness
-    action: Array
+    dropped: Array  # directions in a row that were in the span of the basis
+    progress: Progress  # (k + 1,), of the relative residuals of the wanted and the checked pair
     step: Array
     finite: Array
     definite: Array
-    complete: Array  # a witness showed that no wanted pair is missing
-    done: Array
+    complete: Array  # a check showed that no wanted pair is missing
     history: Array
+
+    @property
+    def feeding(self) -> Array:
+        """Whether the queue holds vectors that go into the basis first."""
+        return self.fed < self.queued
+
+    @property
+    def exhausted(self) -> Array:
+        """Whether a random direction was in the span of the basis: it is the whole space."""
+        return self.dropped >= 2
+
+
+class _RitzPairs(NamedTuple):
+    """The lowest p Ritz pairs."""
+
+    theta: Array  # (p,)
+    c: Array  # (m, kept), coefficients of these and further Ritz vectors
+    r: Block  # (n, p), residuals
+    lengths: Lengths
+    relative: Array  # (p,), relative residuals
+    converged: Array  # (p,)
+
+
+class _Verdict(NamedTuple):
+    """What the Ritz pairs show; it counts where the queue is empty."""
+
+    settled: Array  # the wanted pairs have converged
+    complete: Array
+    missed: Array
+    ended: Array  # (k,), which wanted pairs are no targets
+    give_up: Array
+    finite: Array
 
 
 def solve(
@@ -124,7 +163,7 @@ def solve(
     worthwhile : bool
         False where the problem is known to be ill-posed: nothing is computed then.
     key
-        For witnesses and random directions.
+        For random directions, and the random vectors of completeness checks.
     basis : int
         The largest number of basis vectors, see `default_basis`; p + 4 at least. A step is one
         product here, and ``rule.max_steps`` bounds the products.
@@ -133,12 +172,13 @@ def solve(
     size = max(min(basis, a.n), width + 4)
     kept = max(width, min(int(KEPT * size), size - 3))
     iteration = _Iteration(a, m, preconditioner, norms, rule, key, width, size, kept)
-    begin = iteration.begin(start)._replace(done=~worthwhile)
-    end = jax.lax.while_loop(lambda s: ~s.done, iteration.iterate, begin)
+    begin = iteration.begin(start)
+    begin = begin._replace(phase=jnp.where(worthwhile, begin.phase, DONE))
+    end = jax.lax.while_loop(lambda s: s.phase != DONE, iteration.iterate, begin)
     rule.monitor.finish(end.step)
-    # The witness comes after the guard vectors, and may belong between them.
+    # The checked vector comes after the guard vectors, and may belong between them.
     order = jnp.concatenate([jnp.arange(rule.k), rule.k + jnp.argsort(end.theta[rule.k :])])
-    x = Images.of(tuple(block @ end.c[:, order] for block in end.basis))
+    x = Images.of(blocks.combine(end.basis, end.c[:, order]))
     return Ritz(
         values=rule.sign * end.theta[order],
         vectors=x.v,
@@ -174,6 +214,7 @@ class _Iteration(NamedTuple):
         real = jnp.finfo(dtype).dtype
         zero, no = jnp.array(0), jnp.array(False)
         return _State(
+            phase=jnp.array(SEARCHING),
             basis=(jnp.zeros((n, m), dtype),) * (2 if self.mass is None else 3),
             h=jnp.zeros((m, m), dtype),
             filled=zero,
@@ -181,29 +222,28 @@ class _Iteration(NamedTuple):
             fed=zero,
             queued=jnp.array(width),
             deflated=zero,
-            last=no,
+            restart=jnp.array(NO_RESTART),
             c=jnp.zeros((m, self.kept), dtype),
             previous=jnp.zeros((m, 1), dtype),
             theta=jnp.zeros(width, real),
             relative=jnp.full(k, jnp.inf, real),
             residual=jnp.zeros((n, 1), dtype),
             target=zero,
-            dry=no,
-            exhausted=no,
+            dropped=zero,
             progress=Progress.begin(jnp.zeros(k + 1, real), jnp.zeros(k + 1, int)),
-            action=jnp.array(NOTHING),
             step=zero,
             finite=~no,
             definite=~no,
             complete=no,
-            done=no,
             history=self.rule.monitor.begin(k, dtype),
         )
 
     def iterate(self, state: _State) -> _State:
         branches = (lambda s: s, self.compress, self.renew)
-        state = jax.lax.switch(state.action, branches, state)
+        state = jax.lax.switch(state.restart, branches, state)
         return self.judge(self.expand(state))
+
+    # -- the basis ------------------------------------------------------------------------------
 
     def compress(self, state: _State) -> _State:
         """V <- V [C, P]: the lowest Ritz vectors, and what the step before adds to them."""
@@ -215,25 +255,27 @@ class _Iteration(NamedTuple):
         h = jnp.pad(both.conj().T @ state.h @ both, ((0, rest), (0, rest)))
         new = jnp.any(p != 0).astype(state.filled.dtype)
         return state._replace(
-            basis=tuple(jnp.pad(v @ both, ((0, 0), (0, rest))) for v in state.basis),
+            basis=tuple(jnp.pad(v, ((0, 0), (0, rest))) for v in blocks.combine(state.basis, both)),
             h=h,
             filled=self.kept + new,
             c=jnp.eye(self.size, self.kept, dtype=c.dtype),
         )
 
     def renew(self, state: _State) -> _State:
-        """Empty the basis and queue its lowest Ritz vectors, for fresh products; then a witness."""
+        """Empty the basis and queue its lowest Ritz vectors, for fresh products.
+
+        For a completeness check a random vector follows those that are deflated.
+        """
         x = state.basis[0] @ state.c[:, : self.width]
-        q = state.deflated
-        witness = (jnp.arange(self.width) == q) & ~state.last
-        queue = jnp.where(witness[None, :], self.random(state), x)
+        q, last = state.deflated, state.phase == FINISHING
+        random = (jnp.arange(self.width) == q) & ~last
         return state._replace(
             basis=tuple(jnp.zeros_like(v) for v in state.basis),
             h=jnp.zeros_like(state.h),
             filled=jnp.zeros_like(state.filled),
-            queue=queue,
+            queue=blocks.where_columns(random, self.random(state), x),
             fed=jnp.zeros_like(state.fed),
-            queued=jnp.where(state.last, self.width, jnp.minimum(q + 1, self.width)),
+            queued=jnp.where(last, self.width, jnp.minimum(q + 1, self.width)),
             c=jnp.zeros_like(state.c),
         )
 
@@ -244,9 +286,9 @@ class _Iteration(NamedTuple):
 
     def expand(self, state: _State) -> _State:
         """One more vector, and the only product with A: queued, random, or the residual."""
-        feeding = state.fed < state.queued
+        feeding = state.feeding
         w = jax.lax.switch(
-            jnp.where(feeding, 0, jnp.where(state.dry, 1, 2)),
+            jnp.where(feeding, 0, jnp.where(state.dropped > 0, 1, 2)),
             (
                 lambda s: jax.lax.dynamic_slice_in_dim(s.queue, s.fed, 1, axis=1),
                 self.random,
@@ -266,15 +308,14 @@ class _Iteration(NamedTuple):
         here = jnp.arange(self.size) == i
         h = jnp.where(here[None, :], column, state.h)
         h = jnp.where(here[:, None], column.conj().T, h)
-        dead = jnp.all(v == 0)
+        zero = jnp.all(v == 0)
         return state._replace(
             basis=basis,
             h=h,
-            filled=i + jnp.where(dead, 0, 1),
+            filled=i + jnp.where(zero, 0, 1),
             fed=state.fed + jnp.where(feeding, 1, 0),
             previous=jax.lax.dynamic_slice_in_dim(state.c, state.target, 1, axis=1),
-            dry=dead & ~feeding,
-            exhausted=dead & ~feeding & state.dry,
+            dropped=jnp.where(zero & ~feeding, state.dropped + 1, 0),
             step=state.step + 1,
             finite=finite & jnp.all(jnp.isfinite(av)),
             definite=state.definite & definite,
@@ -283,8 +324,8 @@ class _Iteration(NamedTuple):
     def orthonormal(self, w: Block, basis: Images) -> tuple[Block, Block, Array]:
         """Make w (n, 1) orthonormal to the basis, or zero; M w; and whether M looked definite.
 
-        Twice is enough: what loses more than half the digits in the first pass is rounding, and is
-        dropped.
+        Twice is enough: a vector that loses more than half its digits in the first pass is
+        rounding, and is dropped.
         """
         w = blocks.unit_columns(w)
         for _ in range(2):
@@ -299,21 +340,81 @@ class _Iteration(NamedTuple):
         """A unit vector w (n, 1) after projection, normalised; zero where rounding is left."""
         return blocks.unit_columns(blocks.project_out(w, basis, dual), tolerances.rank(w.dtype))
 
+    # -- the Ritz pairs and what they show ------------------------------------------------------
+
+    def judge(self, state: _State) -> _State:
+        """Ritz pairs, what they show, and from it the phase, the target and the restart."""
+        rule, k, feeding = self.rule, self.rule.k, state.feeding
+        pairs = self.ritz_pairs(state)
+        progress = self.progress(state, pairs)
+        verdict = self.verdict(state, pairs, progress)
+        phase = self.next_phase(state, verdict)
+        renew = (state.phase == SEARCHING) & ((phase == CHECKING) | (phase == FINISHING))
+        full = ~feeding & (state.filled >= self.size)
+        # Guard vectors that have converged are deflated too; one place is left for the check.
+        guards = jnp.sum(jnp.cumprod(jnp.where(pairs.converged[k : self.width - 1], 1, 0)))
+        deflated = jnp.where(renew, k + guards, state.deflated)
+        check = self.checking(state) & verdict.settled
+        target = jnp.where(check, self.checked(state), jnp.argmax(~verdict.ended))
+        shown = jnp.where(feeding, state.relative, pairs.relative[:k])
+        history = rule.monitor.record(state.history, state.step, shown, state.step, rule.tol)
+        return state._replace(
+            phase=phase,
+            deflated=jnp.where(phase == CHECKING, deflated, 0),
+            restart=jnp.where(renew, RENEW, jnp.where(full, COMPRESS, NO_RESTART)),
+            c=pairs.c,
+            theta=pairs.theta,
+            relative=shown,
+            residual=jax.lax.dynamic_slice_in_dim(pairs.r, target, 1, axis=1),
+            target=target,
+            # A missed pair makes others of all that come after it.
+            progress=jax.tree.map(
+                lambda old, fresh, new: jnp.where(
+                    feeding, old, jnp.where(verdict.missed, fresh, new)
+                ),
+                state.progress,
+                Progress.begin(*progress),
+                progress,
+            ),
+            finite=verdict.finite,
+            complete=verdict.complete,
+            history=history,
+        )
+
+    def next_phase(self, state: _State, verdict: _Verdict) -> Array:
+        """The phase that follows, see the module's text. Nothing ends but on fresh products."""
+        settled, give_up = verdict.settled, verdict.give_up
+        search = jnp.where(give_up, FINISHING, jnp.where(settled, CHECKING, SEARCHING))
+        check = jnp.where(verdict.missed | ~settled, SEARCHING, CHECKING)
+        check = jnp.where(verdict.complete | give_up, DONE, check)
+        phase = jnp.where(
+            state.phase == SEARCHING, search, jnp.where(state.phase == CHECKING, check, DONE)
+        )
+        return jnp.where(verdict.finite, jnp.where(state.feeding, state.phase, phase), DONE)
+
+    def checking(self, state: _State) -> Array:
+        """Whether the random vector of a completeness check is in the basis."""
+        return (state.phase == CHECKING) & ~state.feeding
+
+    def checked(self, state: _State) -> Array:
+        """The index of the lowest Ritz pair in the complement; n = k has none."""
+        return jnp.minimum(state.deflated, self.width - 1)
+
     def ritz(self, state: _State) -> tuple[Array, Array, Array]:
         """Rayleigh-Ritz: theta (p,), C (m, kept), and the coefficients K (p, p) of the residual.
 
-        The residuals are A X - M X K, K = diag(theta). While a witness is heard the couplings
-        between the deflated vectors, the first of the basis, and all others are left out; K takes
-        the part along the deflated ones out of the others' residuals.
+        The residuals are A X - M X K, K = diag(theta). In a check the couplings between the
+        deflated vectors, the first of the basis, and all others are left out; K takes the part
+        along the deflated ones out of the others' residuals.
         """
         h, q = state.h, state.deflated
         first = jnp.arange(self.size) < q
         spread = jnp.max(jnp.sum(jnp.abs(h), axis=1))
-        apart = jnp.where(first[:, None] == first[None, :], h, 0)
+        uncoupled = jnp.where(first[:, None] == first[None, :], h, 0)
         # Moved below all others, they come first, and mix with none.
         shift = jnp.diag(jnp.where(first, 4 * spread, 0).astype(h.dtype))
         alive = jnp.arange(self.size) < state.filled
-        theta, c = blocks.rayleigh_ritz(blocks.herm(apart - shift), alive=alive)
+        theta, c = blocks.rayleigh_ritz(blocks.herm(uncoupled - shift), alive=alive)
         lead = c[:, : self.width]
         rayleigh = lead.conj().T @ h @ lead
         found = jnp.arange(self.width) < state.filled
@@ -322,80 +423,57 @@ class _Iteration(NamedTuple):
         coupling = jnp.where(first[:, None] & ~first[None, :], rayleigh, 0)
         return theta, c[:, : self.kept], coupling + jnp.diag(theta.astype(h.dtype))
 
-    def judge(self, state: _State) -> _State:
-        """What is converged, what is missing, and what to do next."""
-        rule, k, q = self.rule, self.rule.k, state.deflated
+    def ritz_pairs(self, state: _State) -> _RitzPairs:
+        """The lowest Ritz pairs with their residuals."""
         theta, c, small = self.ritz(state)
-        x = Images.of(tuple(block @ c[:, : self.width] for block in state.basis))
+        x = Images.of(blocks.combine(state.basis, c[:, : self.width]))
         r = x.a - x.m @ small
         lengths = Lengths.of(r, theta, x.v, self.norms)
         relative = relative_residuals(lengths, theta, self.norms)
-        finite = state.finite & jnp.all(jnp.isfinite(theta)) & jnp.all(jnp.isfinite(r))
-        converged = relative <= SAFETY * rule.tol
-        settled = jnp.all(converged[:k])
-        feeding = state.fed < state.queued
-        witness = ~feeding & (q > 0)
-        lowest = jnp.minimum(q, self.width - 1)  # the witness's Ritz pair; p = k has none
-        missed, complete = self.verdict(state, theta, lengths, converged)
-        missed, complete = missed & witness & settled, complete & witness & settled
+        return _RitzPairs(theta, c, r, lengths, relative, relative <= SAFETY * self.rule.tol)
 
-        # Progress of each wanted pair, and of the witness, counted in steps spent on it.
-        measured = jnp.append(relative[:k], jnp.where(witness, relative[lowest], jnp.inf))
+    def progress(self, state: _State, pairs: _RitzPairs) -> Progress:
+        """Of each wanted pair and of the checked one, counted in steps spent on it."""
+        k, relative = self.rule.k, pairs.relative
+        checked = jnp.where(self.checking(state), relative[self.checked(state)], jnp.inf)
         # A value that fell is another pair's, whatever residual was in its place before.
-        fell = theta[:k] < state.theta[:k] - tolerances.rank(r.dtype) * self.norms[0]
+        least = tolerances.rank(relative.dtype) * self.norms[0]
+        fell = pairs.theta[:k] < state.theta[:k] - least
         spent = jnp.arange(k + 1) == jnp.minimum(state.target, k)
-        progress = state.progress.after(measured, jnp.append(fell, False), jnp.where(spent, 1, 0))
-        stuck = progress.stalled(PATIENCE, progress.best)
-        ended = converged[:k] | stuck[:k]
-        hopeless = (jnp.all(ended) & ~settled) | (witness & stuck[k]) | state.exhausted
-        give_up = hopeless | (state.step >= rule.max_steps)
-
-        # Nothing ends but on products computed afresh.
-        renew = ~feeding & ~witness & (settled | give_up)
-        last = renew & give_up
-        full = ~feeding & (state.filled >= self.size)
-        done = ~finite | (~feeding & state.last) | complete | (witness & give_up)
-        # Guard vectors that have converged are deflated too; one place is left for the witness.
-        guards = jnp.sum(jnp.cumprod(jnp.where(converged[k : self.width - 1], 1, 0)))
-        resume = missed | (witness & ~settled)
-        target = jnp.where(witness & settled, lowest, jnp.argmax(~ended))
-        shown = jnp.where(feeding, state.relative, relative[:k])
-        history = rule.monitor.record(state.history, state.step, shown, state.step, rule.tol)
-        return state._replace(
-            deflated=jnp.where(resume, 0, jnp.where(renew & ~last, k + guards, q)),
-            last=state.last | last,
-            c=c,
-            theta=theta,
-            relative=shown,
-            residual=jax.lax.dynamic_slice_in_dim(r, target, 1, axis=1),
-            target=target,
-            progress=jax.tree.map(
-                lambda old, fresh, new: jnp.where(feeding, old, jnp.where(missed, fresh, new)),
-                state.progress,
-                Progress.begin(*progress),
-                progress,
-            ),
-            action=jnp.where(renew, RENEW, jnp.where(full, COMPRESS, NOTHING)),
-            finite=finite,
-            complete=complete,
-            done=done,
-            history=history,
+        return state.progress.after(
+            jnp.append(relative[:k], checked), jnp.append(fell, False), jnp.where(spent, 1, 0)
         )
 
-    def verdict(
-        self, state: _State, theta: Array, lengths: Lengths, converged: Array
-    ) -> tuple[Array, Array]:
-        """Whether the witness shows that a wanted pair was missed, or that none was.
+    def verdict(self, state: _State, pairs: _RitzPairs, progress: Progress) -> _Verdict:
+        """Whether the wanted pairs converged, are complete, or are to be given up."""
+        k, checking = self.rule.k, self.checking(state)
+        settled = jnp.all(pairs.converged[:k])
+        evidence = self.evidence(state, pairs)
+        stuck = progress.stalled(PATIENCE, progress.best)
+        ended = pairs.converged[:k] | stuck[:k]
+        hopeless = (jnp.all(ended) & ~settled) | (checking & stuck[k]) | state.exhausted
+        finite = jnp.all(jnp.isfinite(pairs.theta)) & jnp.all(jnp.isfinite(pairs.r))
+        return _Verdict(
+            settled=settled,
+            complete=evidence.complete & checking & settled,
+            missed=evidence.missed & checking & settled,
+            ended=ended,
+            give_up=hopeless | (state.step >= self.rule.max_steps),
+            finite=state.finite & finite,
+        )
 
-        With u a missing vector, lam <= theta_k, and x the witness's Ritz vector, |u^H x| is at most
-        ||r|| / (theta - theta_k): see `CHANCE`. A converged copy of the k-th does as well.
-        """
-        n, lowest = state.basis[0].shape[0], jnp.minimum(state.deflated, self.width - 1)
-        distance = (theta - theta[self.rule.k - 1])[lowest]
-        # theta is right to ||r|| ||x|| or better, up to the spread of M's spectrum.
-        bound = (lengths.r * lengths.x)[lowest]
-        rounding = tolerances.rank(theta.dtype) * jnp.max(jnp.sum(jnp.abs(state.h), axis=1))
-        missed = distance < -rounding
-        heard = (state.filled >= state.deflated + TESTIMONY) | (self.width == self.rule.k)
-        apart = (bound > 0) & (bound <= CHANCE / n**0.5 * distance)
-        return missed, ~missed & heard & (apart | converged[lowest])
+    def evidence(self, state: _State, pairs: _RitzPairs) -> ComplementEvidence:
+        """What the lowest Ritz pair in the complement shows about the wanted ones."""
+        n, i = state.basis[0].shape[0], self.checked(state)
+        found = complement_shows(
+            (pairs.theta - pairs.theta[self.rule.k - 1])[i],
+            # theta is right to ||r|| ||x|| or better, up to the spread of M's spectrum.
+            (pairs.lengths.r * pairs.lengths.x)[i],
+            # The lowest Ritz vector of a random start has more of it.
+            least_component(n),
+            tolerances.rank(pairs.theta.dtype) * jnp.max(jnp.sum(jnp.abs(state.h), axis=1)),
+            pairs.converged[i],
+        )
+        dimension = state.filled - state.deflated
+        grown = (dimension >= CHECK_DIMENSION) | (self.width == self.rule.k)
+        return found._replace(complete=found.complete & grown)

@@ -38,6 +38,7 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
+from jax_peig._eigensolvers.completeness import guards_show_complete, settled
 from jax_peig._eigensolvers.convergence import (
     Images,
     Lengths,
@@ -46,10 +47,8 @@ from jax_peig._eigensolvers.convergence import (
     Spectrum,
     StoppingRule,
     block_width,
-    enough,
     multiply,
     relative_residuals,
-    settled,
 )
 from jax_peig._eigensolvers.lobpcg_polynomial import Polynomial, further
 from jax_peig._operators.operator import Operator
@@ -254,7 +253,7 @@ class _Iteration(NamedTuple):
         relative = relative_residuals(lengths, theta, self.norms)
         worst = jnp.max(relative[: rule.k])
         done = settled(theta, lengths, relative, rule)
-        found = enough(done, rule)
+        found = guards_show_complete(done, rule)
         idle = done | (lengths.x == 0)
         finite = state.finite & jnp.all(jnp.isfinite(theta) & jnp.isfinite(lengths.r))
         progress = state.progress.after(worst)
