@@ -39,6 +39,7 @@ of the order of the basis. Expansion by several residuals at once takes more pro
 with two), so blocks are left to the other methods.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -53,7 +54,6 @@ from jax_peig._eigensolvers.completeness import (
 )
 from jax_peig._eigensolvers.convergence import (
     SAFETY,
-    Images,
     Lengths,
     Progress,
     Ritz,
@@ -62,6 +62,7 @@ from jax_peig._eigensolvers.convergence import (
     multiply,
     relative_residuals,
 )
+from jax_peig._eigensolvers.davidson_basis import Basis
 from jax_peig._operators.operator import Operator
 
 __all__ = ["block_width", "default_basis", "solve"]
@@ -88,9 +89,7 @@ def default_basis(n: int, k: int) -> int:
 
 class _State(NamedTuple):
     phase: Array
-    basis: tuple[Array, ...]  # V, A V and, with M, M V, each (n, m); zero from `filled` on
-    h: Array  # V^H A V, (m, m)
-    filled: Array
+    basis: Basis
     queue: Block  # (n, p), vectors that go into the basis next
     fed: Array  # how many of them did
     queued: Array  # how many of them have to
@@ -178,7 +177,7 @@ def solve(
     rule.monitor.finish(end.step)
     # The checked vector comes after the guard vectors, and may belong between them.
     order = jnp.concatenate([jnp.arange(rule.k), rule.k + jnp.argsort(end.theta[rule.k :])])
-    x = Images.of(blocks.combine(end.basis, end.c[:, order]))
+    x = end.basis.combine(end.c[:, order])
     return Ritz(
         values=rule.sign * end.theta[order],
         vectors=x.v,
@@ -215,9 +214,7 @@ class _Iteration(NamedTuple):
         zero, no = jnp.array(0), jnp.array(False)
         return _State(
             phase=jnp.array(SEARCHING),
-            basis=(jnp.zeros((n, m), dtype),) * (2 if self.mass is None else 3),
-            h=jnp.zeros((m, m), dtype),
-            filled=zero,
+            basis=Basis.empty(n, m, dtype, 2 if self.mass is None else 3),
             queue=start,
             fed=zero,
             queued=jnp.array(width),
@@ -247,18 +244,9 @@ class _Iteration(NamedTuple):
 
     def compress(self, state: _State) -> _State:
         """V <- V [C, P]: the lowest Ritz vectors, and what the step before adds to them."""
-        c, p = state.c, state.previous  # (m, kept), (m, 1)
-        for _ in range(2):
-            p = self.remainder(p, c, c)
-        both = jnp.concatenate([c, p], axis=1)
-        rest = self.size - both.shape[1]
-        h = jnp.pad(both.conj().T @ state.h @ both, ((0, rest), (0, rest)))
-        new = jnp.any(p != 0).astype(state.filled.dtype)
         return state._replace(
-            basis=tuple(jnp.pad(v, ((0, 0), (0, rest))) for v in blocks.combine(state.basis, both)),
-            h=h,
-            filled=self.kept + new,
-            c=jnp.eye(self.size, self.kept, dtype=c.dtype),
+            basis=state.basis.compress(state.c, state.previous),
+            c=jnp.eye(self.size, self.kept, dtype=state.c.dtype),
         )
 
     def renew(self, state: _State) -> _State:
@@ -266,13 +254,11 @@ class _Iteration(NamedTuple):
 
         For a completeness check a random vector follows those that are deflated.
         """
-        x = state.basis[0] @ state.c[:, : self.width]
+        x = state.basis.layers[0] @ state.c[:, : self.width]
         q, last = state.deflated, state.phase == FINISHING
         random = (jnp.arange(self.width) == q) & ~last
         return state._replace(
-            basis=tuple(jnp.zeros_like(v) for v in state.basis),
-            h=jnp.zeros_like(state.h),
-            filled=jnp.zeros_like(state.filled),
+            basis=state.basis.emptied(),
             queue=blocks.where_columns(random, self.random(state), x),
             fed=jnp.zeros_like(state.fed),
             queued=jnp.where(last, self.width, jnp.minimum(q + 1, self.width)),
@@ -297,22 +283,11 @@ class _Iteration(NamedTuple):
             state,
         )
         finite = state.finite & jnp.all(jnp.isfinite(w))
-        v, mv, definite = self.orthonormal(w, Images.of(state.basis))
+        v, mv, definite = state.basis.orthonormal(w, self.mass)
         av = self.rule.sign * self.operator(v)
-        i = state.filled
-        basis = tuple(
-            jax.lax.dynamic_update_slice_in_dim(old, new, i, axis=1)
-            for old, new in zip(state.basis, (v, av, mv), strict=False)
-        )
-        column = blocks.gram(basis[0], av)  # (m, 1)
-        here = jnp.arange(self.size) == i
-        h = jnp.where(here[None, :], column, state.h)
-        h = jnp.where(here[:, None], column.conj().T, h)
         zero = jnp.all(v == 0)
         return state._replace(
-            basis=basis,
-            h=h,
-            filled=i + jnp.where(zero, 0, 1),
+            basis=state.basis.append(v, av, mv),
             fed=state.fed + jnp.where(feeding, 1, 0),
             previous=jax.lax.dynamic_slice_in_dim(state.c, state.target, 1, axis=1),
             dropped=jnp.where(zero & ~feeding, state.dropped + 1, 0),
@@ -320,25 +295,6 @@ class _Iteration(NamedTuple):
             finite=finite & jnp.all(jnp.isfinite(av)),
             definite=state.definite & definite,
         )
-
-    def orthonormal(self, w: Block, basis: Images) -> tuple[Block, Block, Array]:
-        """Make w (n, 1) orthonormal to the basis, or zero; M w; and whether M looked definite.
-
-        Twice is enough: a vector that loses more than half its digits in the first pass is
-        rounding, and is dropped.
-        """
-        w = blocks.unit_columns(w)
-        for _ in range(2):
-            w = self.remainder(w, basis.v, basis.m)
-        mw = multiply(self.mass, w)
-        square = blocks.gram(w, mw).real  # (1, 1)
-        inverse = jnp.sqrt(blocks.reciprocal(square)).astype(w.dtype)
-        return w * inverse, mw * inverse, jnp.all(square >= 0)
-
-    @staticmethod
-    def remainder(w: Block, basis: Block, dual: Block) -> Block:
-        """A unit vector w (n, 1) after projection, normalised; zero where rounding is left."""
-        return blocks.unit_columns(blocks.project_out(w, basis, dual), tolerances.rank(w.dtype))
 
     # -- the Ritz pairs and what they show ------------------------------------------------------
 
@@ -348,9 +304,13 @@ class _Iteration(NamedTuple):
         pairs = self.ritz_pairs(state)
         progress = self.progress(state, pairs)
         verdict = self.verdict(state, pairs, progress)
+        # After a missed pair every pair has another place.
+        progress = jax.tree.map(
+            functools.partial(jnp.where, verdict.missed), Progress.begin(*progress), progress
+        )
         phase = self.next_phase(state, verdict)
         renew = (state.phase == SEARCHING) & ((phase == CHECKING) | (phase == FINISHING))
-        full = ~feeding & (state.filled >= self.size)
+        full = ~feeding & state.basis.full
         # Guard vectors that have converged are deflated too; one place is left for the check.
         guards = jnp.sum(jnp.cumprod(jnp.where(pairs.converged[k : self.width - 1], 1, 0)))
         deflated = jnp.where(renew, k + guards, state.deflated)
@@ -367,15 +327,7 @@ class _Iteration(NamedTuple):
             relative=shown,
             residual=jax.lax.dynamic_slice_in_dim(pairs.r, target, 1, axis=1),
             target=target,
-            # A missed pair makes others of all that come after it.
-            progress=jax.tree.map(
-                lambda old, fresh, new: jnp.where(
-                    feeding, old, jnp.where(verdict.missed, fresh, new)
-                ),
-                state.progress,
-                Progress.begin(*progress),
-                progress,
-            ),
+            progress=jax.tree.map(functools.partial(jnp.where, feeding), state.progress, progress),
             finite=verdict.finite,
             complete=verdict.complete,
             history=history,
@@ -400,37 +352,16 @@ class _Iteration(NamedTuple):
         """The index of the lowest Ritz pair in the complement; n = k has none."""
         return jnp.minimum(state.deflated, self.width - 1)
 
-    def ritz(self, state: _State) -> tuple[Array, Array, Array]:
-        """Rayleigh-Ritz: theta (p,), C (m, kept), and the coefficients K (p, p) of the residual.
-
-        The residuals are A X - M X K, K = diag(theta). In a check the couplings between the
-        deflated vectors, the first of the basis, and all others are left out; K takes the part
-        along the deflated ones out of the others' residuals.
-        """
-        h, q = state.h, state.deflated
-        first = jnp.arange(self.size) < q
-        spread = jnp.max(jnp.sum(jnp.abs(h), axis=1))
-        uncoupled = jnp.where(first[:, None] == first[None, :], h, 0)
-        # Moved below all others, they come first, and mix with none.
-        shift = jnp.diag(jnp.where(first, 4 * spread, 0).astype(h.dtype))
-        alive = jnp.arange(self.size) < state.filled
-        theta, c = blocks.rayleigh_ritz(blocks.herm(uncoupled - shift), alive=alive)
-        lead = c[:, : self.width]
-        rayleigh = lead.conj().T @ h @ lead
-        found = jnp.arange(self.width) < state.filled
-        theta = jnp.where(found, jnp.diagonal(rayleigh).real, theta[: self.width])
-        first = first[: self.width]
-        coupling = jnp.where(first[:, None] & ~first[None, :], rayleigh, 0)
-        return theta, c[:, : self.kept], coupling + jnp.diag(theta.astype(h.dtype))
-
     def ritz_pairs(self, state: _State) -> _RitzPairs:
         """The lowest Ritz pairs with their residuals."""
-        theta, c, small = self.ritz(state)
-        x = Images.of(blocks.combine(state.basis, c[:, : self.width]))
+        theta, c, small = state.basis.rayleigh_ritz(state.deflated, self.width)
+        x = state.basis.combine(c[:, : self.width])
         r = x.a - x.m @ small
         lengths = Lengths.of(r, theta, x.v, self.norms)
         relative = relative_residuals(lengths, theta, self.norms)
-        return _RitzPairs(theta, c, r, lengths, relative, relative <= SAFETY * self.rule.tol)
+        return _RitzPairs(
+            theta, c[:, : self.kept], r, lengths, relative, relative <= SAFETY * self.rule.tol
+        )
 
     def progress(self, state: _State, pairs: _RitzPairs) -> Progress:
         """Of each wanted pair and of the checked one, counted in steps spent on it."""
@@ -464,16 +395,16 @@ class _Iteration(NamedTuple):
 
     def evidence(self, state: _State, pairs: _RitzPairs) -> ComplementEvidence:
         """What the lowest Ritz pair in the complement shows about the wanted ones."""
-        n, i = state.basis[0].shape[0], self.checked(state)
+        n, i = state.residual.shape[0], self.checked(state)
         found = complement_shows(
             (pairs.theta - pairs.theta[self.rule.k - 1])[i],
             # theta is right to ||r|| ||x|| or better, up to the spread of M's spectrum.
             (pairs.lengths.r * pairs.lengths.x)[i],
             # The lowest Ritz vector of a random start has more of it.
             least_component(n),
-            tolerances.rank(pairs.theta.dtype) * jnp.max(jnp.sum(jnp.abs(state.h), axis=1)),
+            tolerances.rank(pairs.theta.dtype) * state.basis.scale,
             pairs.converged[i],
         )
-        dimension = state.filled - state.deflated
+        dimension = state.basis.filled - state.deflated
         grown = (dimension >= CHECK_DIMENSION) | (self.width == self.rule.k)
         return found._replace(complete=found.complete & grown)
