@@ -113,8 +113,8 @@ def test_other_kinds(kind):
         check(solve(pencil, largest=True), pencil, largest=True)
 
 
-# Repeated up to twelve times, and clusters that k cuts: without witnesses a trial like the first
-# went wrong from 30 of 30 random starts.
+# Repeated up to twelve times, and clusters that k cuts: without the completeness check a trial like
+# the first went wrong from 30 of 30 random starts.
 REPEATED = {
     "twelve among the wanted": np.r_[1.0, np.full(12, 2.0), np.linspace(3, 60, 107)],
     "twelve, cut": np.r_[1.0, 1.2, 1.4, 1.6, np.full(12, 2.0), np.linspace(3, 60, 104)],

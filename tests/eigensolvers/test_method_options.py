@@ -237,7 +237,7 @@ def test_a_guess_that_is_not_finite(method, bad):
 @pytest.mark.parametrize("method", ["chebyshev", pytest.param("davidson", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("k", [3, 5])
 def test_a_guess_where_little_else_is_left(method, k):
-    """Up to k = n: the witness of a missing pair has nowhere to look."""
+    """Up to k = n: a completeness check has no complement to look in."""
     d = jnp.arange(1.0, 6.0)
     for guess in (jnp.eye(5)[:, :k], jnp.eye(5)[:, 5 - k :]):
         result = partial_eigh(d, k=k, method=method, v0=guess)

@@ -79,7 +79,7 @@ def test_a_guess_that_fills_the_block_with_unwanted_eigenvectors(columns, where)
 
 @pytest.mark.parametrize("method", ["lobpcg", "chebyshev"])
 def test_a_good_guess_saves_products(method):
-    """From six starts; the filter by a witness that says that nothing is missing."""
+    """From six starts; the filter with a check that shows that nothing is missing."""
     pencil = spectra.stiff(N, K)
     noise = np.random.default_rng(2).standard_normal((N, K))
 
