@@ -7,7 +7,7 @@ value problem in which no small singular value is squared away. JAX transposes t
 
 import dataclasses
 import operator
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ import scipy.sparse
 from jax.experimental.sparse import BCOO
 
 from jax_peig._core.sharding import replicated
-from jax_peig._core.types import FLOATING, Array, Block, OperatorLike
+from jax_peig._core.types import FLOATING, Array, Block, DTypeLike, OperatorLike
 from jax_peig._operators.operator import BlockProduct, is_array
 from jax_peig._operators.sparse import SparseOperator, from_scipy
 
@@ -58,8 +58,16 @@ class Dilation:
         return cls(*children, *static)
 
 
-def dilation(A: OperatorLike, shape: Any, dtype: Any, name: str) -> tuple[Dilation, np.dtype]:
-    """Make the dilation of whatever a caller gave, and the dtype of its vectors.
+class Rectangular(NamedTuple):
+    """A matrix (m, n) as a caller gave it, checked."""
+
+    caller: str  # the public function that was called, for the texts of errors
+    dilation: Dilation
+    dtype: np.dtype  # of the vectors
+
+
+def rectangular(name: str, A: OperatorLike, shape: Any, dtype: DTypeLike) -> Rectangular:
+    """Check what a caller gave as A, and make its dilation.
 
     Raises
     ------
@@ -103,7 +111,7 @@ def dilation(A: OperatorLike, shape: Any, dtype: Any, name: str) -> tuple[Dilati
             )
         made = Dilation(A, kind, shape)
     _check_product(made, found, name)
-    return made, found
+    return Rectangular(name, made, found)
 
 
 def _shape(shape: Any, own: tuple[int, int] | None, A: Any, name: str) -> tuple[int, int]:

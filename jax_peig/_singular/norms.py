@@ -6,13 +6,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.custom_derivatives import SymbolicZero
+from jax.experimental.sparse import BCOO
 
 from jax_peig._api.matrix_function import hermitian_function, without_derivative
+from jax_peig._core import blocks
 from jax_peig._core.results import Info, Status
 from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
 from jax_peig._derivatives.rules import SpaceRule
 from jax_peig._operators.operator import is_array
-from jax_peig._singular.dilation import halves
+from jax_peig._operators.sparse import SparseOperator
+from jax_peig._singular.dilation import Rectangular, halves, rectangular
 from jax_peig._singular.svd import Triplets, triplets
 
 
@@ -104,7 +108,7 @@ def ky_fan_norm(
     >>> [[round(abs(float(x)), 4) for x in row] for row in jax.grad(ky_fan_norm)(A, 2)]
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
     """
-    return _sum(triplets("ky_fan_norm", A, k, shape, dtype, options))
+    return _sum(triplets(rectangular("ky_fan_norm", A, shape, dtype), k, options))
 
 
 def nuclear_norm(
@@ -159,7 +163,8 @@ def nuclear_norm(
     >>> [[round(abs(float(x)), 4) for x in row] for row in g]
     [[0.0, 0.6, 0.0], [0.0, 0.8, 0.0]]
     """
-    found = triplets("nuclear_norm", A, rank, shape, dtype, options, what="rank")
+    given = rectangular("nuclear_norm", A, shape, dtype)
+    found = triplets(given, rank, options, what="rank")
     s, norm = jax.lax.stop_gradient(found.s), _sum(found)
     count = min(found.m, found.x.shape[0] - found.m) - s.shape[0]
     if count == 0:
@@ -219,10 +224,17 @@ def singular_value_threshold(
     -----
     An odd spectral function of the dilation: 2 P h(R) Q^H with h(s) = max(s - t, 0) and [P; Q] a
     basis of its k largest pairs, see `eigenspace` and `hermitian_function` (Daleckii-Krein). First
-    and second derivatives, in A and t, are exact at repeated singular values. At s = t the map has
-    a kink, where ``jnp.maximum`` decides. Singular values below t may be cut by k; second
+    and second derivatives, in A and t, are exact at repeated singular values. At s = t > 0 the map
+    has a kink, where ``jnp.maximum`` decides. Singular values below t may be cut by k; second
     derivatives are NaN then. A gradient solves k linear systems with the dilation beyond what
     `partial_svd` costs; X takes 2 m n k operations.
+
+    At t = 0 the map is the identity, and so is its derivative in A, at singular values that are
+    zero too. For an A that is a function this takes n products with A where k = min(m, n), and it
+    is NaN for a smaller k, where the triplets do not know it. The derivative in t at 0 is the
+    one-sided one, -U_r V_r^H of the positive singular values. It has itself a derivative in A where
+    all min(m, n) singular values are computed and positive, else NaN. The second derivative in A is
+    zero; for a traced t it is NaN where k cuts the singular values that are zero.
 
     Examples
     --------
@@ -236,32 +248,93 @@ def singular_value_threshold(
     >>> round(float(g), 4)
     -2.0
     """
-    real = is_array(t) or isinstance(t, (int, float, np.floating))
-    if not real or jnp.shape(t) != () or jnp.iscomplexobj(t):
+    _check_threshold(t)
+    given = rectangular("singular_value_threshold", A, shape, dtype)
+    found = triplets(given, k, options, SpaceRule)
+    s = jax.lax.stop_gradient(jnp.diagonal(found.s).real)
+    m, n = given.dilation.shape
+    converged = found.info.status == Status.CONVERGED
+    # The next one is known to a tenth of its distance where it did not have to converge.
+    known = 1.0 if found.info.method == "dense" else 0.9
+    level = jnp.asarray(t).astype(s.dtype)
+    covered = jnp.array(True) if k == min(m, n) else s[-1] - known * found.info.gap <= level
+    image = _thresholded(found, level)
+    if isinstance(t, jax.core.Tracer):
+        image = jnp.where(level == 0, _at_zero(A, given, found, image, level), image)
+    elif t == 0:
+        image = _at_zero(A, given, found, image, level)
+    status = jnp.where(converged & ~covered, int(Status.K_TOO_SMALL), found.info.status)
+    info = dataclasses.replace(found.info, status=status.astype(found.info.status.dtype))
+    return Thresholded(_or_nan(covered & (level >= 0) & converged, image), covered, info)
+
+
+def _check_threshold(t: Any) -> None:
+    number = isinstance(t, (int, float, np.floating))
+    if not (number or is_array(t)) or jnp.shape(t) != () or jnp.iscomplexobj(t):
         raise TypeError(f"singular_value_threshold: t is {t!r}; expected a real scalar.")
-    if isinstance(t, (int, float, np.floating)) and t < 0:
+    if number and t < 0:
         raise ValueError(f"singular_value_threshold: t is {t}; expected zero or more.")
-    r, _, x, m, info = triplets("singular_value_threshold", A, k, shape, dtype, options, SpaceRule)
-    s = jax.lax.stop_gradient(jnp.diagonal(r).real)
-    t = jnp.asarray(t).astype(s.dtype)
+
+
+def _thresholded(found: Triplets, t: Array) -> Array:
+    """U max(S - t, 0) V^H, with its derivatives for t > 0."""
+    x, info = found.x, found.info
+    s = jax.lax.stop_gradient(jnp.diagonal(found.s).real)
     # What k cuts below t has no weight, nor a derivative of the first order.
     idle = info.cut & (info.clusters == info.clusters[-1]) & (s <= t)
     still = jax.lax.stop_gradient(x)
-    x = jnp.where(
-        idle[None, :],
-        still + without_derivative(jnp.where(idle[None, :], x - still, 0), 2),
-        x,
-    )
-    p, q = halves(x, m)
-    image = p @ hermitian_function(lambda w: jnp.maximum(w - t, 0), r) @ q.conj().T
-    rest = min(m, x.shape[0] - m) - s.shape[0]
-    # The next one is known to a tenth of its distance where it did not have to converge.
-    known = 1.0 if info.method == "dense" else 0.9
-    covered = jnp.array(True) if rest == 0 else s[-1] - known * info.gap <= t
-    converged = info.status == Status.CONVERGED
-    status = jnp.where(converged & ~covered, int(Status.K_TOO_SMALL), info.status)
-    info = dataclasses.replace(info, status=status.astype(info.status.dtype))
-    return Thresholded(_or_nan(covered & (t >= 0) & converged, image), covered, info)
+    moved = without_derivative(jnp.where(idle[None, :], x - still, 0), 2)
+    u, v = halves(jnp.where(idle[None, :], still + moved, x), found.m)
+    return u @ hermitian_function(lambda w: jnp.maximum(w - t, 0), found.s) @ v.conj().T
+
+
+def _at_zero(A: Any, given: Rectangular, found: Triplets, image: Array, t: Array) -> Array:
+    """``image``, the value at t = 0, with its derivatives there.
+
+    The map is the identity in A, whatever the triplets know, and its slope in t >= 0 is
+    -U_r V_r^H, r the positive singular values. The triplets know the derivative of the slope where
+    they are all and positive; elsewhere it has none, as the rank may rise.
+    """
+    (m, n), dtype = given.dilation.shape, found.x.dtype
+    u, v = halves(found.x, found.m)
+    slope = -(u * jnp.where(found.zero, 0, 1).astype(dtype)[None, :]) @ v.conj().T
+    whole = found.zero.shape[0] == min(m, n)
+    if is_array(A):
+        matrix = jnp.asarray(A).astype(dtype)
+    elif whole or isinstance(A, (BCOO, SparseOperator)):
+        matrix = given.dilation.forward(jnp.eye(n, dtype=dtype))
+    else:  # a product alone does not tell what lies outside of the k triplets
+        column = given.dilation.forward(blocks.random_block(jax.random.key(0), n, 1, dtype))
+        matrix = jnp.broadcast_to(_unknown(column), (m, n))
+    smooth = jnp.all(~found.zero) if whole else jnp.array(False)
+    slope = jnp.where(smooth, slope, jax.lax.stop_gradient(slope) + _unknown(matrix))
+    return _with_slopes(jax.lax.stop_gradient(image), matrix, t, slope)
+
+
+def _unknown(x: Array) -> Array:
+    """A scalar zero, whose derivative is NaN wherever any entry of x moves."""
+    return jnp.sum(without_derivative(x - jax.lax.stop_gradient(x), 1))
+
+
+@jax.custom_jvp
+def _with_slopes(image: Array, matrix: Array, t: Array, slope: Array) -> Array:
+    """``image``, with the derivative of ``matrix`` and ``slope`` as that in t."""
+    del matrix, t, slope
+    return image
+
+
+def _with_slopes_jvp(primals: tuple[Array, ...], tangents: tuple[Any, ...]) -> tuple[Array, Array]:
+    image, _, _, slope = primals
+    _, matrix_dot, t_dot, _ = tangents
+    moved = jnp.zeros_like(image)
+    if type(matrix_dot) is not SymbolicZero:
+        moved = moved + matrix_dot
+    if type(t_dot) is not SymbolicZero:
+        moved = moved + t_dot.astype(slope.dtype) * slope
+    return image, moved
+
+
+_with_slopes.defjvp(_with_slopes_jvp, symbolic_zeros=True)
 
 
 def _sum(found: Triplets) -> Array:

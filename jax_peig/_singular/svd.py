@@ -18,7 +18,7 @@ from jax_peig._derivatives.rules import PairwiseRule, Rule
 from jax_peig._diagnostics import clusters
 from jax_peig._eigensolvers.convergence import Complement, Ritz
 from jax_peig._operators.operator import BlockProduct, Operator
-from jax_peig._singular.dilation import dilation, halves
+from jax_peig._singular.dilation import Rectangular, halves, rectangular
 
 OPTIONS = (
     "method", "basis", "tol", "max_steps", "degeneracy_tol", "derivative", "key", "history",
@@ -94,7 +94,7 @@ def partial_svd(
     >>> [[round(float(x), 3) for x in row] for row in jax.grad(share)(A)]
     [[1.0, 0.0, 0.667], [0.0, 1.0, 0.667]]
     """
-    s, zero, x, m, info = triplets("partial_svd", A, k, shape, dtype, options)
+    s, zero, x, m, info = triplets(rectangular("partial_svd", A, shape, dtype), k, options)
     u, v = halves(x, m)
     # |s| has no derivative at zero.
     moved = jnp.where(zero, s - jax.lax.stop_gradient(s), 0)
@@ -112,27 +112,24 @@ class Triplets(NamedTuple):
 
 
 def triplets(
-    name: str,
-    A: OperatorLike,
+    given: Rectangular,
     k: int | None,
-    shape: tuple[int, int] | None,
-    dtype: DTypeLike,
     options: dict[str, Any],
     rule: type[Rule] = PairwiseRule,
     what: str = "k",
 ) -> Triplets:
-    """The k largest; ``rule`` as in `pairs`. Errors carry ``name`` and call k ``what``.
+    """Compute the k largest; ``rule`` as in `pairs`. Errors call k ``what``.
 
     Raises
     ------
     TypeError, ValueError
         As `partial_svd`.
     """
-    made, found = dilation(A, shape, dtype, name)
+    name, made, dtype = given
     k = _count(k, made.shape, name, what)
     polish = _TwoSided(made.shape, _absolute(options, name))
     s, x, info = pairs(
-        name, BlockProduct(made), None, k, n=sum(made.shape), dtype=found, which="largest",
+        name, BlockProduct(made), None, k, n=sum(made.shape), dtype=dtype, which="largest",
         rule=rule, polish=polish, **options,
     )  # fmt: skip
     zero = polish.zero(rule.eigenvalues(s))
