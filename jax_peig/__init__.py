@@ -26,7 +26,7 @@ from jax_peig._core.results import PartialEighError as PartialEighError
 from jax_peig._core.results import PartialSVD as PartialSVD
 from jax_peig._core.results import Status as Status
 from jax_peig._derivatives.well_posed import project_gauge as project_gauge
-from jax_peig._operators.operator import BlockProduct as BlockProduct
+from jax_peig._operators.given import BlockProduct as BlockProduct
 from jax_peig._singular.norms import NuclearNorm as NuclearNorm
 from jax_peig._singular.norms import Thresholded as Thresholded
 from jax_peig._singular.norms import ky_fan_norm as ky_fan_norm

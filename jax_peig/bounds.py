@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
+from jax_peig._core.checks import is_array, kind_of
 from jax_peig._core.types import Array, ArrayLike
-from jax_peig._operators.operator import is_array
 
 
 class Interval(NamedTuple):
@@ -213,8 +213,7 @@ def _real(name: str, what: str, x: Any) -> Array:
     if isinstance(x, (int, float)) and not isinstance(x, bool):
         return jnp.asarray(x, float)
     if not is_array(x) or not jnp.issubdtype(x.dtype, jnp.floating):
-        kind = x.dtype if is_array(x) else type(x).__name__
-        raise TypeError(f"{name}: {what} is of {kind}; expected real floating numbers.")
+        raise TypeError(f"{name}: {what} is of {kind_of(x)}; expected real floating numbers.")
     return jnp.asarray(x)
 
 

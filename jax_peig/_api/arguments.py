@@ -11,13 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig._core.options import Derivative, check_positive
+from jax_peig._core.checks import check_positive, is_array
+from jax_peig._core.options import Derivative
 from jax_peig._core.types import FLOATING
-from jax_peig._operators.operator import (
-    imaginary_beyond_rounding,
-    is_array,
-    order_and_dtype,
-)
+from jax_peig._operators.given import order_and_dtype
+from jax_peig._operators.hermitian import imaginary_beyond_rounding
 
 WHICH = ("smallest", "largest", "nearest")
 METHODS = ("auto", "dense", "chebyshev", "lobpcg", "davidson")

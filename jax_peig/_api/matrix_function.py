@@ -19,10 +19,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_peig._core import blocks, tolerances
+from jax_peig._core.checks import is_array, kind_of
 from jax_peig._core.linear_map import LinearMap, bind
 from jax_peig._core.sharding import replicated
 from jax_peig._core.types import FLOATING, Array, ArrayLike
-from jax_peig._operators.operator import is_array
 
 # Gauss-Legendre nodes and weights on [0, 1].
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
@@ -198,8 +198,9 @@ def _checked(caller: str, h: Scalar, R: ArrayLike) -> Array:
     if not callable(h):
         raise TypeError(f"{caller}: h is {h!r}; expected a function of one real scalar, then R.")
     if not is_array(R) or R.dtype.name not in FLOATING:
-        kind = R.dtype if is_array(R) else type(R).__name__
-        raise TypeError(f"{caller}: R is of {kind}; expected an array of {', '.join(FLOATING)}.")
+        raise TypeError(
+            f"{caller}: R is of {kind_of(R)}; expected an array of {', '.join(FLOATING)}."
+        )
     if R.ndim != 2 or R.shape[0] != R.shape[1] or R.shape[0] == 0:
         raise ValueError(
             f"{caller}: R has shape {R.shape}; expected (k, k). Use jax.vmap for batches."

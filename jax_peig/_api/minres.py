@@ -9,10 +9,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jax_peig._core import blocks
-from jax_peig._core.options import check_positive
+from jax_peig._core.checks import check_positive
 from jax_peig._core.types import Array, Block, PyTree
 from jax_peig._linear_solvers import minres as _solver
-from jax_peig._operators.operator import is_array
+from jax_peig._operators.given import classify
 
 # Solves of the remaining residual: restarts mend what rounding has left of a long Lanczos process.
 ROUNDS = 4
@@ -246,21 +246,12 @@ def _flat_product(
     a: Any, b: PyTree, restore: Callable[[Array], PyTree], name: str
 ) -> Callable[[Array], Array]:
     """Return x -> A x on flat vectors, checked once on shapes alone."""
-    if callable(a):
-        function = a
-    elif is_array(a) or hasattr(a, "__matmul__"):
-        if isinstance(b, (dict, list, tuple)):
-            raise TypeError(
-                f"minres: {name} is a {type(a).__name__} and b a pytree; expected a function."
-            )
-
-        def function(x: Array) -> Array:
-            return a @ x
-    else:
+    given = classify(a, f"minres: {name}")
+    if not callable(a) and isinstance(b, (dict, list, tuple)):
         raise TypeError(
-            f"minres: {name} is a {type(a).__name__}; expected an array, a function of JAX arrays, "
-            "or an object with @."
+            f"minres: {name} is a {type(a).__name__} and b a pytree; expected a function."
         )
+    function = a if callable(a) else given.times
 
     def product(flat: Array) -> Array:
         return _like(function(restore(flat)), b, f"the result of {name}")

@@ -21,12 +21,8 @@ from jax_peig._diagnostics.info import Findings, account, diagnose, usable
 from jax_peig._eigensolvers.convergence import Ritz
 from jax_peig._eigensolvers.problem import Inputs, Problem
 from jax_peig._eigensolvers.run import solve
-from jax_peig._operators.operator import (
-    Operator,
-    asymmetry,
-    has_imaginary_diagonal,
-    hermitian_part,
-)
+from jax_peig._operators.hermitian import asymmetry, has_imaginary_diagonal, hermitian_part
+from jax_peig._operators.operator import Operator
 from jax_peig._operators.probe import Probe
 
 

@@ -8,10 +8,10 @@ import numpy as np
 from jax_peig._api import eigenspace
 from jax_peig._api.matrix_function import Scalar, function_of
 from jax_peig._core import blocks
+from jax_peig._core.checks import is_array, kind_of
 from jax_peig._core.results import Eigenspace
 from jax_peig._core.sharding import replicated
 from jax_peig._core.types import Array, ArrayLike, OperatorLike
-from jax_peig._operators.operator import is_array
 
 
 def spectral_sum(
@@ -199,8 +199,7 @@ def _checked(space: Eigenspace, name: str) -> Eigenspace:
 def _together(x: Array, b: ArrayLike, name: str) -> tuple[Array, Array]:
     """Both in one dtype."""
     if not is_array(b) or not jnp.issubdtype(b.dtype, jnp.inexact):
-        kind = b.dtype if is_array(b) else type(b).__name__
-        raise TypeError(f"{name}: b is of {kind}; expected a floating array (n,) or (n, c).")
+        raise TypeError(f"{name}: b is of {kind_of(b)}; expected a floating array (n,) or (n, c).")
     if b.ndim not in (1, 2) or b.shape[0] != x.shape[0]:
         raise ValueError(
             f"{name}: b has shape {b.shape}; expected (n,) or (n, c) with n = {x.shape[0]}."

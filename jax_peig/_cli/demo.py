@@ -37,7 +37,7 @@ import numpy as np
 
 from jax_peig import BlockProduct, partial_eigh
 from jax_peig._core.results import PartialEigh
-from jax_peig.preconditioners import Preconditioner, chebyshev
+from jax_peig.preconditioners import Preconditioner, polynomial
 
 # The one-dimensional element matrices k and m of (2) without their factors of h; both have the form
 # [[c, d], [d, c]], so that a pair (c, d) describes one.
@@ -145,7 +145,7 @@ def membrane_preconditioner(grid: int) -> Preconditioner:
     """
     upper = 4.0
     stiffness = BlockProduct(MembraneStiffness(grid))
-    return chebyshev(stiffness, degree=9, lower=upper / 50, upper=upper)
+    return polynomial(stiffness, degree=9, lower=upper / 50, upper=upper)
 
 
 @functools.partial(jax.jit, static_argnames="k")

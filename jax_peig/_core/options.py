@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from jax_peig._core.checks import check_positive
 from jax_peig._core.types import OperatorLike
 
 SOLVERS = ("auto", "semi_iteration", "cg", "minres", "gmres")
@@ -87,17 +88,3 @@ class Derivative:
             raise TypeError(f"Derivative: refine is {self.refine!r}; expected True or False.")
         check_positive("Derivative: tol", self.tol, float)
         check_positive("Derivative: max_steps", self.max_steps, int)
-
-
-def check_positive(name: str, value: Any, kind: type, zero: bool = False) -> None:
-    """Raise where an optional number is given and is not a positive ``kind`` (or zero)."""
-    if value is None:
-        return
-    wanted = (int,) if kind is int else (int, float)
-    if isinstance(value, bool) or not isinstance(value, wanted):
-        raise TypeError(
-            f"{name} is {value!r} of type {type(value).__name__}; expected a Python {kind.__name__}"
-            " (it is compiled into the program), or None for the default."
-        )
-    if not (value > 0 or (zero and value == 0)):
-        raise ValueError(f"{name} is {value!r}; expected a positive number.")

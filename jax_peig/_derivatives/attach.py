@@ -18,7 +18,8 @@ from jax_peig._core.types import Array, Block
 from jax_peig._derivatives import well_posed
 from jax_peig._derivatives.rules import Rule, with_value
 from jax_peig._derivatives.systems import ForwardResult, Point, SylvesterSystem
-from jax_peig._operators.operator import Operator, apply_hermitian
+from jax_peig._operators.hermitian import apply_hermitian
+from jax_peig._operators.operator import Operator
 
 
 @dataclasses.dataclass(frozen=True)

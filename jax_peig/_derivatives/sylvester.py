@@ -33,7 +33,7 @@ from jax_peig._derivatives import solve as systems_solve
 from jax_peig._derivatives import well_posed
 from jax_peig._derivatives.systems import SylvesterSystem, Systems
 from jax_peig._diagnostics import clusters
-from jax_peig._operators.operator import apply_hermitian
+from jax_peig._operators.hermitian import apply_hermitian
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@
 
 with D = I, or a rough inverse of M that costs no products with M. p(t) is close to 1 / t on
 [c - e, c + e] = [a - s, b - s], and for an even degree d positive everywhere, as is shown in
-`preconditioners.chebyshev`: T is positive definite whatever is chosen, and what is chosen decides
+`preconditioners.polynomial`: T is positive definite whatever is chosen, and what is chosen decides
 nothing but the number of steps. s is the smallest Ritz value, a the largest of the block, b the
 spectrum's end, raised where T R shows that it lies further out, and d as large as makes T resemble
 the inverse,

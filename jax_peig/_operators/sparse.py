@@ -33,7 +33,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from jax_peig._core.types import FLOATING, Array, ArrayLike
+from jax_peig._core.checks import check_floating
+from jax_peig._core.types import Array, ArrayLike
 from jax_peig._operators.sparse_storage import CHUNK, MAX_TERMS, arrange, row_of_each
 
 # Indices are of 32 bits.
@@ -119,7 +120,7 @@ class SparseOperator:
             For another dtype or shape.
         """
         values = jnp.asarray(values)
-        _check_dtype(values.dtype, "SparseOperator.with_values: values")
+        check_floating(values.dtype, "SparseOperator.with_values: values")
         if values.shape != (self.nnz,):
             raise ValueError(
                 f"SparseOperator.with_values: values have shape {values.shape}; expected "
@@ -143,7 +144,7 @@ class SparseOperator:
             For an x of another dtype or shape.
         """
         x = jnp.asarray(x)
-        _check_dtype(x.dtype, "SparseOperator @ x: x")
+        check_floating(x.dtype, "SparseOperator @ x: x")
         if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
             raise ValueError(
                 f"SparseOperator @ x: the operator has shape {self.shape}, x {x.shape}; expected "
@@ -274,7 +275,7 @@ def from_scipy(S: Any) -> SparseOperator:
             f"from_scipy: S is of type {type(S).__name__}; expected a SciPy sparse matrix, such "
             "as scipy.sparse.csr_array(S). Arrays are operators as they are."
         )
-    _check_dtype(S.dtype, "from_scipy: S")
+    check_floating(S.dtype, "from_scipy: S")
     if S.ndim != 2:
         raise ValueError(
             f"from_scipy: S has shape {tuple(S.shape)}; expected a matrix (n, m). "
@@ -303,14 +304,6 @@ def from_scipy(S: Any) -> SparseOperator:
         shape=(int(S.shape[0]), int(S.shape[1])),
         offsets=offsets,
     )
-
-
-def _check_dtype(dtype: Any, name: str) -> None:
-    if np.dtype(dtype).name not in FLOATING:
-        raise TypeError(
-            f"{name} has dtype {dtype}; expected one of {', '.join(FLOATING)}. "
-            "Convert it, for example with .astype(float)."
-        )
 
 
 # -- the products ---------------------------------------------------------------------------------

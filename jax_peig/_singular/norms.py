@@ -7,15 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
-from jax.experimental.sparse import BCOO
 
 from jax_peig._api.matrix_function import hermitian_function, without_derivative
 from jax_peig._core import blocks
+from jax_peig._core.checks import is_array
 from jax_peig._core.results import Info, Status
 from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
 from jax_peig._derivatives.rules import SpaceRule
-from jax_peig._operators.operator import is_array
-from jax_peig._operators.sparse import SparseOperator
 from jax_peig._singular.dilation import Rectangular, halves, rectangular
 from jax_peig._singular.svd import Triplets, triplets
 
@@ -170,8 +168,8 @@ def nuclear_norm(
     if count == 0:
         return NuclearNorm(norm, jnp.zeros_like(norm), found.info)
     left_out = count * (s[-1] + found.info.error_bounds[-1])
-    if is_array(A):
-        entries = jax.lax.stop_gradient(jnp.asarray(A)).astype(found.x.dtype)
+    if given.dilation.kind == "array":
+        entries = jax.lax.stop_gradient(given.dilation.a)
         total, own = jnp.sum(jnp.abs(entries) ** 2), jnp.sum(s**2)
         rounding = entries.size * jnp.finfo(s.dtype).eps * total
         left_out = jnp.minimum(
@@ -260,9 +258,9 @@ def singular_value_threshold(
     covered = jnp.array(True) if k == min(m, n) else s[-1] - known * found.info.gap <= level
     image = _thresholded(found, level)
     if isinstance(t, jax.core.Tracer):
-        image = jnp.where(level == 0, _at_zero(A, given, found, image, level), image)
+        image = jnp.where(level == 0, _at_zero(given, found, image, level), image)
     elif t == 0:
-        image = _at_zero(A, given, found, image, level)
+        image = _at_zero(given, found, image, level)
     status = jnp.where(converged & ~covered, int(Status.K_TOO_SMALL), found.info.status)
     info = dataclasses.replace(found.info, status=status.astype(found.info.status.dtype))
     return Thresholded(_or_nan(covered & (level >= 0) & converged, image), covered, info)
@@ -288,7 +286,7 @@ def _thresholded(found: Triplets, t: Array) -> Array:
     return u @ hermitian_function(lambda w: jnp.maximum(w - t, 0), found.s) @ v.conj().T
 
 
-def _at_zero(A: Any, given: Rectangular, found: Triplets, image: Array, t: Array) -> Array:
+def _at_zero(given: Rectangular, found: Triplets, image: Array, t: Array) -> Array:
     """``image``, the value at t = 0, with its derivatives there.
 
     The map is the identity in A, whatever the triplets know, and its slope in t >= 0 is
@@ -299,9 +297,9 @@ def _at_zero(A: Any, given: Rectangular, found: Triplets, image: Array, t: Array
     u, v = halves(found.x, found.m)
     slope = -(u * jnp.where(found.zero, 0, 1).astype(dtype)[None, :]) @ v.conj().T
     whole = found.zero.shape[0] == min(m, n)
-    if is_array(A):
-        matrix = jnp.asarray(A).astype(dtype)
-    elif whole or isinstance(A, (BCOO, SparseOperator)):
+    if given.dilation.kind == "array":
+        matrix = given.dilation.a
+    elif whole or given.explicit:
         matrix = given.dilation.forward(jnp.eye(n, dtype=dtype))
     else:  # a product alone does not tell what lies outside of the k triplets
         column = given.dilation.forward(blocks.random_block(jax.random.key(0), n, 1, dtype))

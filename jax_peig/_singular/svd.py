@@ -1,7 +1,6 @@
 """partial_svd: the k largest singular triplets, through the Hermitian dilation."""
 
 import dataclasses
-import operator
 from typing import Any, NamedTuple
 
 import jax
@@ -11,13 +10,14 @@ import numpy as np
 from jax_peig._api.eigh import pairs
 from jax_peig._api.matrix_function import without_derivative
 from jax_peig._core import blocks
-from jax_peig._core.options import check_positive
+from jax_peig._core.checks import check_positive, integer
 from jax_peig._core.results import Info, PartialSVD
 from jax_peig._core.types import Array, Block, DTypeLike, OperatorLike
 from jax_peig._derivatives.rules import PairwiseRule, Rule
 from jax_peig._diagnostics import clusters
 from jax_peig._eigensolvers.convergence import Complement, Ritz
-from jax_peig._operators.operator import BlockProduct, Operator
+from jax_peig._operators.given import BlockProduct
+from jax_peig._operators.operator import Operator
 from jax_peig._singular.dilation import Rectangular, halves, rectangular
 
 OPTIONS = (
@@ -125,7 +125,7 @@ def triplets(
     TypeError, ValueError
         As `partial_svd`.
     """
-    name, made, dtype = given
+    name, made, dtype = given.caller, given.dilation, given.dtype
     k = _count(k, made.shape, name, what)
     polish = _TwoSided(made.shape, _absolute(options, name))
     s, x, info = pairs(
@@ -215,11 +215,8 @@ def _count(k: Any, shape: tuple[int, int], name: str, what: str) -> int:
     """The number of singular values, checked; a ``rank`` may be None, which is all of them."""
     if k is None and what == "rank":
         return min(shape)
-    try:
-        count = operator.index(k)
-    except TypeError:
-        raise TypeError(f"{name}: {what} is {k!r}; expected a Python integer.") from None
-    if isinstance(k, bool) or not 1 <= count <= min(shape):
+    count = integer(k, f"{name}: {what}")
+    if not 1 <= count <= min(shape):
         raise ValueError(
             f"{name}: {what} = {k}, A is {shape}; expected 1 <= {what} <= {min(shape)}."
         )

@@ -1,9 +1,28 @@
-"""Preconditioners, one file a family."""
+"""Ready-made preconditioners for `partial_eigh`: T near the inverse of A - sigma M.
 
-from jax_peig.preconditioners.diagonal import Preconditioner as Preconditioner
+==================  =====================================  =======================================
+`jacobi`            1 / |d - sigma|                        the diagonal varies by orders of
+                                                           magnitude, or is nearly all of A
+`block_jacobi`      inverses of the diagonal blocks        strong coupling in groups of unknowns
+`polynomial`        a polynomial in A                      only products with A; uniform meshes
+`fourier`           FFT, division by a symbol, inverse     periodic grids
+`laplacian_symbol`  |k|^2, the symbol of -Laplace          for `fourier` and `jacobi`
+`teter`             the symbol of Teter, Payne and Allan   for `fourier` and `jacobi`
+==================  =====================================  =======================================
+
+Each is Hermitian positive definite, as LOBPCG and conjugate gradients need; where that takes a
+safeguard, its factory says which. Each is a pytree of arrays; ``T @ v`` and ``T(v)`` apply it to a
+vector (n,) or a block (n, b) of any of the four floating dtypes, and another one of the same shapes
+compiles nothing new. Only the pace depends on it, so `partial_eigh` gives it no derivative; it may
+be made of traced values, inside a function that is differentiated. Every factory raises TypeError
+or ValueError for shapes, dtypes and options that do not fit, and for values that do not where they
+are not traced. "Saad" is Y. Saad, Iterative Methods for Sparse Linear Systems, 2nd ed., SIAM 2003.
+"""
+
+from jax_peig.preconditioners._base import Preconditioner as Preconditioner
 from jax_peig.preconditioners.diagonal import block_jacobi as block_jacobi
-from jax_peig.preconditioners.diagonal import chebyshev as chebyshev
-from jax_peig.preconditioners.diagonal import fourier as fourier
 from jax_peig.preconditioners.diagonal import jacobi as jacobi
-from jax_peig.preconditioners.diagonal import laplacian_symbol as laplacian_symbol
-from jax_peig.preconditioners.diagonal import teter as teter
+from jax_peig.preconditioners.fourier import fourier as fourier
+from jax_peig.preconditioners.fourier import laplacian_symbol as laplacian_symbol
+from jax_peig.preconditioners.fourier import teter as teter
+from jax_peig.preconditioners.polynomial import polynomial as polynomial

@@ -160,7 +160,7 @@ def test_examples_are_found():
         "_derivatives.well_posed.project_gauge",
         "_operators.operator.BlockProduct",
         "_operators.sparse.from_scipy",
-        "preconditioners.diagonal.fourier",
+        "preconditioners.fourier.fourier",
     ):
         assert f"jax_peig.{name}" in found
 

@@ -10,7 +10,7 @@ import scipy.sparse
 from jax_peig import partial_eigh
 from jax_peig._core.types import FLOATING
 from jax_peig._operators import sparse
-from jax_peig._operators.operator import order_and_dtype
+from jax_peig._operators.given import order_and_dtype
 from jax_peig._operators.sparse import SparseOperator, from_scipy
 from tests.support import spectra
 

@@ -1,0 +1,137 @@
+"""What a caller may give as a matrix, told apart once: see `Given`."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, Self
+
+import jax
+import scipy.sparse
+import scipy.sparse.linalg
+from jax.experimental.sparse import BCOO
+
+from jax_peig._core.checks import check_floating, is_array
+from jax_peig._core.types import Array, Block, OperatorLike
+from jax_peig._operators.sparse import SparseOperator, from_scipy
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True)
+class BlockProduct:
+    """Mark a function as the product with a whole block, (n, b) -> (n, b), one vector a column.
+
+    Parameters
+    ----------
+    function : callable
+        A function or a pytree callable, for any number b of columns.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from jax_peig import BlockProduct, partial_eigh
+    >>> scale = jnp.arange(1.0, 31.0)
+    >>> A = BlockProduct(lambda V: scale[:, None] * V)
+    >>> w, X, info = partial_eigh(A, k=2, n=30)
+    >>> [round(float(x), 4) for x in w]
+    [1.0, 2.0]
+    """
+
+    function: Callable[[Block], Block]
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], None]:
+        return (self.function,), None
+
+    @classmethod
+    def tree_unflatten(cls, _: None, children: tuple[Any, ...]) -> Self:
+        return cls(*children)
+
+
+class Given(NamedTuple):
+    """A matrix as a caller gave it, and how it multiplies.
+
+    The kinds are "array", of which a product knows nothing yet; "matmul", an object with ``@``;
+    "mv", one with ``.mv``; "vector", a function of a vector; "block", a function of a block.
+    """
+
+    kind: str
+    operator: Any  # a SciPy matrix is a `SparseOperator` here, a `BlockProduct` its function
+
+    @property
+    def explicit(self) -> bool:
+        """Whether it is a matrix whose entries are known."""
+        return is_array(self.operator) or isinstance(self.operator, (BCOO, SparseOperator))
+
+    def times(self, vector: Array) -> Array:
+        """A v for a vector."""
+        return multiply(self.operator, self.kind, vector[:, None])[:, 0]
+
+
+# The attribute that shows each kind, in the order in which they are looked for.
+_ATTRIBUTES = (("mv", "mv"), ("matmul", "__matmul__"), ("vector", "__call__"))
+
+
+def classify(x: OperatorLike, name: str, vectors: str = "(n,) -> (n,)") -> Given:
+    """Tell apart whatever a caller gave as a matrix.
+
+    Parameters
+    ----------
+    x : array, BCOO, SciPy sparse, ``@``, ``.mv``, callable or BlockProduct
+        See `partial_eigh`.
+    name : str
+        What the caller knows it by, for error texts.
+    vectors : str
+        The shapes between which a function has to lead, for error texts.
+
+    Raises
+    ------
+    TypeError
+        For anything else.
+    """
+    if is_array(x):
+        return Given("array", x)
+    if scipy.sparse.issparse(x):
+        check_floating(x.dtype, name)
+        return Given("matmul", from_scipy(x))
+    if isinstance(x, scipy.sparse.linalg.LinearOperator):
+        raise TypeError(
+            f"{name} is a scipy.sparse.linalg.LinearOperator, which runs on the host and cannot be "
+            "traced; expected a function of JAX arrays. Write the product with jax.numpy."
+        )
+    if isinstance(x, BlockProduct):
+        return Given("block", x.function)
+    for kind, attribute in _ATTRIBUTES:
+        if hasattr(x, attribute):
+            return Given(kind, x)
+    raise TypeError(
+        f"{name} is of type {type(x).__name__}; expected an array, a function of one vector "
+        f"{vectors}, a BlockProduct, a BCOO or another object with @, or one with .mv."
+    )
+
+
+def multiply(operator: Any, kind: str, block: Block) -> Array:
+    """A V for a block V, by an operator of a kind; see `Given`."""
+    if kind == "block":
+        return operator(block)
+    if kind in ("matmul", "array"):
+        return operator @ block
+    vector = operator.mv if kind == "mv" else operator
+    return jax.vmap(vector, in_axes=1, out_axes=1)(block)
+
+
+def order_and_dtype(x: OperatorLike, name: str) -> tuple[int | None, Any]:
+    """What ``x`` itself says of n and dtype: an array or a sparse matrix does, a function not.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a matrix of another dtype, or one that is not square.
+    """
+    if not (is_array(x) or isinstance(x, (BCOO, SparseOperator)) or scipy.sparse.issparse(x)):
+        return None, None
+    check_floating(x.dtype, name)
+    square = x.ndim == 2 and x.shape[0] == x.shape[1]
+    if not (square or (is_array(x) and x.ndim == 1)):
+        raise ValueError(
+            f"{name} has shape {tuple(x.shape)}; expected a square matrix (n, n), or (n,) for "
+            "a diagonal one given by its diagonal. Batches go through jax.vmap."
+        )
+    return x.shape[0], x.dtype
