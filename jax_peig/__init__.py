@@ -26,6 +26,10 @@ from jax_peig._core.results import PartialEighError as PartialEighError
 from jax_peig._core.results import PartialSVD as PartialSVD
 from jax_peig._core.results import Status as Status
 from jax_peig._derivatives.well_posed import project_gauge as project_gauge
+from jax_peig._eigensolvers.chebyshev import Chebyshev as Chebyshev
+from jax_peig._eigensolvers.davidson import Davidson as Davidson
+from jax_peig._eigensolvers.dense import Dense as Dense
+from jax_peig._eigensolvers.lobpcg import LOBPCG as LOBPCG
 from jax_peig._operators.given import BlockProduct as BlockProduct
 from jax_peig._singular.norms import NuclearNorm as NuclearNorm
 from jax_peig._singular.norms import Thresholded as Thresholded

@@ -1,15 +1,20 @@
 """eigenspace: the space of k eigenvectors as one, whatever repeats inside it."""
 
-from typing import Any
+from typing import Unpack
 
-from jax_peig._api.eigh import pairs
+from jax_peig._api.eigh import pairs, partial_eigh
+from jax_peig._api.keywords import EighOptions, passes_on
 from jax_peig._core.results import Eigenspace
 from jax_peig._core.types import OperatorLike
 from jax_peig._derivatives.rules import SpaceRule
 
 
+@passes_on(EighOptions, like=partial_eigh)
 def eigenspace(
-    A: OperatorLike, M: OperatorLike = None, k: int | None = None, **options: Any
+    A: OperatorLike,
+    M: OperatorLike = None,
+    k: int | None = None,
+    **options: Unpack[EighOptions],
 ) -> Eigenspace:
     """Compute the space of k extreme or interior eigenvectors, differentiably as a whole.
 
@@ -30,7 +35,7 @@ def eigenspace(
         The dimension of the space.
     **options
         The keyword arguments of `partial_eigh`: ``which``, ``sigma``, ``n``, ``dtype``, ``v0``,
-        ``preconditioner``, ``M_solve``, ``OPinv``, ``method``, ``basis``, ``tol``, ``max_steps``,
+        ``preconditioner``, ``M_solve``, ``OPinv``, ``method``, ``tol``, ``max_steps``,
         ``degeneracy_tol``, ``derivative``, ``key``, ``history``, ``progress``.
 
     Returns
@@ -82,7 +87,7 @@ def eigenspace(
 
 
 def space(
-    caller: str, A: OperatorLike, M: OperatorLike, k: int | None, options: dict[str, Any]
+    caller: str, A: OperatorLike, M: OperatorLike, k: int | None, options: EighOptions
 ) -> Eigenspace:
     """`eigenspace`, with errors that carry the name of the public function that was called.
 
@@ -91,4 +96,4 @@ def space(
     TypeError, ValueError
         As `eigenspace`.
     """
-    return Eigenspace(*pairs(caller, A, M, k, rule=SpaceRule, **options))
+    return Eigenspace(*pairs(caller, A, M, k, options, rule=SpaceRule))

@@ -2,14 +2,14 @@
 
 import dataclasses
 import functools
-import inspect
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
-from jax_peig._api import arguments
+from jax_peig._api.arguments import Arguments
+from jax_peig._api.keywords import EighOptions
 from jax_peig._api.solution import compiled
 from jax_peig._core import tolerances
 from jax_peig._core.monitor import Monitor
@@ -21,12 +21,10 @@ from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
 from jax_peig._derivatives.rules import PairwiseRule, Rule
 from jax_peig._derivatives.solve import PANEL
 from jax_peig._derivatives.sylvester import Settings
-from jax_peig._eigensolvers.problem import Inputs, Polish, Problem
-from jax_peig._eigensolvers.run import basis_width, block_width
+from jax_peig._eigensolvers.choose import resolve
+from jax_peig._eigensolvers.problem import Inputs, Method, Postprocess, Problem, Structure
 from jax_peig._operators.operator import Operator, as_operator
 
-# Steps by default: of a block; of the filter, up to 200 products each; of single products.
-MAX_STEPS = {"dense": 1, "lobpcg": 2000, "chebyshev": 200, "davidson": 20_000}
 DERIVATIVE_STEPS = 10_000
 
 
@@ -35,7 +33,7 @@ def partial_eigh(
     M: OperatorLike = None,
     k: int | None = None,
     *,
-    which: str = "smallest",
+    which: str | None = None,
     sigma: ArrayLike | float | None = None,
     n: int | None = None,
     dtype: DTypeLike = None,
@@ -43,8 +41,7 @@ def partial_eigh(
     preconditioner: OperatorLike = None,
     M_solve: OperatorLike = None,
     OPinv: OperatorLike = None,
-    method: str = "auto",
-    basis: int | None = None,
+    method: str | Method = "auto",
     tol: float | None = None,
     max_steps: int | None = None,
     degeneracy_tol: float | None = None,
@@ -73,10 +70,11 @@ def partial_eigh(
         As A; the identity by default.
     k : int
         How many eigenpairs.
-    which : {"smallest", "largest", "nearest"}
-        Which end of the spectrum, or the eigenvalues nearest to ``sigma``.
+    which : {"smallest", "largest", "nearest"}, optional
+        Which end of the spectrum, or the eigenvalues nearest to ``sigma``. Default: "nearest" where
+        ``sigma`` is given, else "smallest".
     sigma : real, optional
-        For "nearest". Its derivative is zero.
+        The number to which the wanted eigenvalues are nearest. Its derivative is zero.
     n : int, optional
         The order; needed where neither A, M nor v0 tells it.
     dtype : optional
@@ -97,21 +95,19 @@ def partial_eigh(
     OPinv : operator, optional
         As A: (A - sigma M)^{-1}, for "nearest". Without it the folded problem is iterated, with the
         square of its condition.
-    method : {"auto", "dense", "chebyshev", "lobpcg", "davidson"}
-        "dense" forms the matrices and calls LAPACK: O(n^3). "chebyshev" filters a block, many cheap
-        products. "lobpcg" takes a preconditioner, or makes one itself, a polynomial in A, and needs
-        3 k <= n. "davidson" spends the fewest products, one at a time. "auto" is "dense" up to
-        n = 500 or where k > n/5, else "lobpcg" with a preconditioner or an M that is not diagonal
-        and has no M_solve, and "chebyshev" without; ``info.reason`` says why.
-    basis : int, optional
-        The number of vectors that "davidson" keeps, with as many products with A, and with M.
-        Default: three times k and the guard vectors, and at least 20.
+    method : str or method value
+        The eigensolver: "auto", or "dense", "chebyshev", "lobpcg", "davidson", each short for
+        `Dense`, `Chebyshev`, `LOBPCG`, `Davidson` with their default options, or such a value.
+        "auto" takes "dense" up to n = 500 or where k > n/5, else "lobpcg" with a preconditioner or
+        with an M that is not diagonal and has no M_solve, else "chebyshev". ``info.reason`` says
+        why.
     tol : float, optional
         A pair is converged when ||A x - lam M x|| <= tol (||A|| + |lam| ||M||) ||x||. Default:
         eps^(2/3), 3.7e-11 in float64 and 2.4e-5 in float32.
     max_steps : int, optional
-        Bound on the iteration's steps. Default: 2000 for "lobpcg", 200 for "chebyshev", 20,000 for
-        "davidson", whose steps are single products.
+        Bound on the iteration's steps. Default: that of the method, 2000 for "lobpcg", 200 for
+        "chebyshev", 20,000 for "davidson", whose steps are single matvecs. A method value may carry
+        the bound instead.
     degeneracy_tol : float, optional
         Eigenvalues that differ by less, in the unit of the eigenvalues, are one cluster. Default:
         sqrt(eps) max |w|. Pairs that their error bounds cannot tell apart always are.
@@ -177,12 +173,21 @@ def partial_eigh(
     >>> round(float(g.sum()), 4)  # w is linear in the springs' common factor
     0.4679
     """
-    return pairs(
-        "partial_eigh", A, M, k, which=which, sigma=sigma, n=n, dtype=dtype, v0=v0,
-        preconditioner=preconditioner, M_solve=M_solve, OPinv=OPinv, method=method, basis=basis,
-        tol=tol, max_steps=max_steps, degeneracy_tol=degeneracy_tol, derivative=derivative,
-        key=key, history=history, progress=progress,
+    options = EighOptions(
+        which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, preconditioner=preconditioner,
+        M_solve=M_solve, OPinv=OPinv, method=method, tol=tol, max_steps=max_steps,
+        degeneracy_tol=degeneracy_tol, derivative=derivative, key=key, history=history,
+        progress=progress,
     )  # fmt: skip
+    return pairs("partial_eigh", A, M, k, options)
+
+
+class Call(NamedTuple):
+    """A call as it travels: checked, and with the operators made; nothing is computed yet."""
+
+    problem: Problem
+    rule: Rule
+    inputs: Inputs
 
 
 def pairs(
@@ -190,120 +195,119 @@ def pairs(
     A: OperatorLike,
     M: OperatorLike,
     k: int | None,
+    options: EighOptions,
     *,
     rule: type[Rule] = PairwiseRule,
-    polish: Polish | None = None,
-    **options: Any,
+    postprocess: Postprocess | None = None,
 ) -> PartialEigh:
     """`partial_eigh` with its keyword arguments in ``options``, all or some of them.
 
     ``caller`` is the public function that was called, for the texts of errors.
     With `SpaceRule` the k pairs are one cluster, and the eigenvalues (k,) are the matrix R (k, k).
-    ``polish`` improves what the eigensolver found before it is judged.
+    ``postprocess`` improves what the eigensolver found before it is judged.
 
     Raises
     ------
     TypeError
         For an unknown option; TypeError and ValueError as `partial_eigh`.
     """
-    known = _defaults()
+    known = EighOptions.__annotations__
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise TypeError(
             f"{caller}: unknown option {unknown[0]!r}; expected options of partial_eigh: "
             f"{', '.join(known)}."
         )
-    return _pairs(caller, A, M, k, rule, polish, **{**known, **options})
-
-
-@functools.cache
-def _defaults() -> dict[str, Any]:
-    """The keyword arguments of `partial_eigh`."""
-    found = inspect.signature(partial_eigh).parameters
-    return {name: p.default for name, p in found.items() if p.kind is p.KEYWORD_ONLY}
-
-
-def _pairs(
-    caller: str,
-    A: OperatorLike,
-    M: OperatorLike,
-    k: int | None,
-    rule: type[Rule],
-    polish: Polish | None,
-    *,
-    which: str,
-    sigma: ArrayLike | float | None,
-    n: int | None,
-    dtype: DTypeLike,
-    v0: ArrayLike | None,
-    preconditioner: OperatorLike,
-    M_solve: OperatorLike,
-    OPinv: OperatorLike,
-    method: str,
-    basis: int | None,
-    tol: float | None,
-    max_steps: int | None,
-    degeneracy_tol: float | None,
-    derivative: Derivative | None,
-    key: Array | None,
-    history: bool,
-    progress: bool,
-) -> PartialEigh:
-    derivative = Derivative() if derivative is None else derivative
-    k, n, dtype, method, reason = arguments.check(
-        caller, A, M, k, which=which, sigma=sigma, n=n, dtype=dtype, v0=v0,
-        preconditioner=preconditioner, M_solve=M_solve, OPinv=OPinv, method=method, basis=basis,
-        tol=tol, max_steps=max_steps, degeneracy_tol=degeneracy_tol, derivative=derivative,
-        key=key, history=history, progress=progress,
-    )  # fmt: skip
-    # With M the filter leaves a guess to LOBPCG.
-    guessed = v0 is not None and M is not None and which != "nearest"
-    handed_over = method == "chebyshev" and guessed and 3 * k <= n
-    reason += ", with M and v0 LOBPCG" if handed_over else ""
-    if max_steps is None:
-        max_steps = MAX_STEPS["lobpcg" if handed_over else method]
-    width = block_width(method, n, k)
-    widths = (1, PANEL, k, width)
-
-    def operator(x: OperatorLike, name: str) -> Operator | None:
-        return None if x is None else as_operator(x, n, dtype, f"{caller}: {name}", widths=widths)
-
-    problem = Problem(
-        k=k,
-        which=which,
-        method=method,
-        reason=reason,
-        width=width,
-        basis=basis_width(n, k, basis),
-        dtype=dtype.name,
-        tol=float(tolerances.residual(dtype) if tol is None else tol),
-        max_steps=int(max_steps),
-        degeneracy_tol=None if degeneracy_tol is None else float(degeneracy_tol),
-        monitor=Monitor(max_steps + 1 if history else 0, bool(progress)),
-        polish=polish,
-    )
-    inputs = Inputs(
-        a=as_operator(A, n, dtype, f"{caller}: A", widths=widths),
-        m=operator(M, "M"),
-        preconditioner=operator(preconditioner, "preconditioner"),
-        m_solve=operator(M_solve, "M_solve"),
-        op_inv=operator(OPinv, "OPinv"),
-        derivative_preconditioner=operator(derivative.preconditioner, "Derivative.preconditioner"),
-        start=None if v0 is None else jnp.asarray(v0).astype(dtype).reshape(n, -1),
-        sigma=None if sigma is None else jnp.asarray(sigma, jnp.finfo(dtype).dtype),
-        derivative_tol=jnp.asarray(
-            jnp.nan if derivative.tol is None else derivative.tol, jnp.finfo(dtype).dtype
-        ),
-        key=jax.random.key(0) if key is None else key,
-    )
-    settings = _settings(caller, derivative, problem, inputs)
-    chosen = rule(settings, derivative.refine, derivative.on_gauge)
+    call = prepare(Arguments(caller, A, M, k, **options), rule, postprocess)
 
     def run(rule: Rule, inputs: Inputs) -> PartialEigh:
-        return _over_devices((problem, rule), inputs)
+        return _over_devices((call.problem, rule), inputs)
 
-    someone = visitor()
-    return run(chosen, inputs) if someone is None else someone(problem, chosen, inputs, run)
+    visit = visitor()
+    if visit is None:
+        return run(call.rule, call.inputs)
+    return visit(call.problem, call.rule, call.inputs, run)
+
+
+def prepare(given: Arguments, rule: type[Rule], postprocess: Postprocess | None) -> Call:
+    """Choose the method and make the operators."""
+    structure, dtype = given.structure(), given.vector_dtype()
+    method, reason = resolve(given.method, structure, given.caller)
+    max_steps = _steps(given, method)
+    problem = Problem(
+        structure=structure,
+        method=method,
+        reason=reason,
+        dtype=dtype.name,
+        tol=float(tolerances.residual(dtype) if given.tol is None else given.tol),
+        max_steps=max_steps,
+        degeneracy_tol=None if given.degeneracy_tol is None else float(given.degeneracy_tol),
+        monitor=Monitor(max_steps + 1 if given.history else 0, given.progress),
+        postprocess=postprocess,
+    )
+    derivative = given.derivative_options
+    settings = Settings(
+        solvers=_solvers(given, method, structure),
+        max_steps=derivative.max_steps or DERIVATIVE_STEPS,
+        sign=-1 if structure.which == "largest" else 1,
+        on_unconverged=derivative.on_unconverged,
+    )
+    chosen = rule(settings, derivative.refine, derivative.on_gauge)
+    return Call(problem, chosen, _inputs(given, problem))
+
+
+def _steps(given: Arguments, method: Method) -> int:
+    """The bound on the steps: the call's, or the method value's, or the method's default."""
+    if given.max_steps is not None and method.steps is not None:
+        raise ValueError(
+            f"{given.caller}: max_steps is given twice, {given.max_steps} in the call and "
+            f"{method.steps} in {type(method).__name__}(...); expected one of them."
+        )
+    return next(
+        steps
+        for steps in (given.max_steps, method.steps, method.default_max_steps)
+        if steps is not None
+    )
+
+
+def _inputs(given: Arguments, problem: Problem) -> Inputs:
+    n, k, dtype = problem.structure.n, problem.k, jnp.dtype(problem.dtype)
+    real = jnp.finfo(dtype).dtype
+    widths = (1, PANEL, k, problem.method.block_width(n, k))
+
+    def operator(x: OperatorLike, name: str) -> Operator | None:
+        if x is None:
+            return None
+        return as_operator(x, n, dtype, f"{given.caller}: {name}", widths=widths)
+
+    tol = given.derivative_options.tol
+    return Inputs(
+        a=as_operator(given.A, n, dtype, f"{given.caller}: A", widths=widths),
+        m=operator(given.M, "M"),
+        preconditioner=operator(given.preconditioner, "preconditioner"),
+        m_solve=operator(given.M_solve, "M_solve"),
+        op_inv=operator(given.OPinv, "OPinv"),
+        derivative_preconditioner=operator(
+            given.derivative_options.preconditioner, "Derivative.preconditioner"
+        ),
+        start=None if given.v0 is None else jnp.asarray(given.v0).astype(dtype).reshape(n, -1),
+        sigma=None if given.sigma is None else jnp.asarray(given.sigma, real),
+        derivative_tol=jnp.asarray(jnp.nan if tol is None else tol, real),
+        key=jax.random.key(0) if given.key is None else given.key,
+    )
+
+
+def _solvers(given: Arguments, method: Method, structure: Structure) -> tuple[Any, ...]:
+    """The solvers of the derivative's systems, in the order in which they are tried."""
+    asked = given.derivative_options.solver
+    if asked == "semi_iteration" and not method.knows_spectrum(structure):
+        raise ValueError(
+            f"{given.caller}: Derivative(solver='semi_iteration') with which={structure.which!r}, "
+            f"method={method.name!r} and {'no ' if structure.mass == 'identity' else ''}M; "
+            "expected extreme pairs, and no M, method='chebyshev', or 'lobpcg' without "
+            "preconditioner. Take solver='auto'."
+        )
+    return method.derivative_solvers(structure) if asked == "auto" else (asked,)
 
 
 def _over_devices(static: tuple[Problem, Rule], inputs: Inputs) -> PartialEigh:
@@ -322,7 +326,7 @@ def _over_devices(static: tuple[Problem, Rule], inputs: Inputs) -> PartialEigh:
     fields: dict[str, Any] = {field.name: rest for field in dataclasses.fields(Info)}
     fields["MX"] = None if inputs.m is None else block
     fields["history"] = rest if problem.monitor.rows else None
-    fields.update(method=problem.method, reason=problem.reason)
+    fields.update(method=problem.method.name, reason=problem.reason)
     shardings: Any = (rest, block, Info(**fields))
     return _partitioned(static, PartialEigh(*shardings))(inputs)
 
@@ -334,36 +338,3 @@ def _partitioned(static: tuple[Problem, Rule], shardings: PartialEigh) -> Any:
     Under jit, without which JAX does not differentiate across the change of axes.
     """
     return jax.jit(auto_axes(functools.partial(compiled, static), out_sharding=shardings))
-
-
-def _settings(caller: str, derivative: Derivative, problem: Problem, inputs: Inputs) -> Settings:
-    return Settings(
-        solvers=_solvers(caller, derivative, problem, inputs),
-        max_steps=DERIVATIVE_STEPS if derivative.max_steps is None else derivative.max_steps,
-        sign=-1 if problem.which == "largest" else 1,
-        on_unconverged=derivative.on_unconverged,
-    )
-
-
-def _solvers(
-    caller: str, derivative: Derivative, problem: Problem, inputs: Inputs
-) -> tuple[Any, ...]:
-    """The solvers of the derivative's systems, in the order in which they are tried."""
-    interior = problem.which == "nearest"
-    helped = inputs.preconditioner is not None or inputs.derivative_preconditioner is not None
-    polynomial = problem.method == "lobpcg" and inputs.preconditioner is None
-    filtered = not interior and (inputs.m is None or problem.method == "chebyshev" or polynomial)
-    if derivative.solver == "semi_iteration" and not filtered:
-        raise ValueError(
-            f"{caller}: Derivative(solver='semi_iteration') with which={problem.which!r}, "
-            f"method={problem.method!r} and {'no ' if inputs.m is None else ''}M; expected extreme "
-            "pairs, and no M, method='chebyshev', or 'lobpcg' without preconditioner. Take "
-            "solver='auto'."
-        )
-    if derivative.solver != "auto":
-        return (derivative.solver,)
-    if problem.method == "dense":
-        return ("eigenbasis",)
-    if interior:  # indefinite
-        return ("minres",) if inputs.op_inv is None else ("shift-invert", "minres")
-    return ("semi_iteration" if filtered and not helped else "cg", "minres")

@@ -361,7 +361,7 @@ def _examine(
     return CallReport(
         n=inputs.a.n,
         k=problem.k,
-        method=problem.method,
+        method=problem.method.name,
         solvers=rule.settings.solvers,
         info=found.info,
         gap=float(found.info.gap),

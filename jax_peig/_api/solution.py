@@ -20,7 +20,6 @@ from jax_peig._derivatives.systems import (
 from jax_peig._diagnostics.info import Findings, account, diagnose, usable
 from jax_peig._eigensolvers.convergence import Ritz
 from jax_peig._eigensolvers.problem import Inputs, Problem
-from jax_peig._eigensolvers.run import solve
 from jax_peig._operators.hermitian import asymmetry, has_imaginary_diagonal, hermitian_part
 from jax_peig._operators.operator import Operator
 from jax_peig._operators.probe import Probe
@@ -54,9 +53,9 @@ def solve_and_judge(problem: Problem, rule: Rule, inputs: Inputs) -> Solved:
     m = None if inputs.m is None else hermitian_part(inputs.m)
     # The eigensolver sees parameters without tangents, and is never differentiated.
     frozen = jax.lax.stop_gradient(inputs._replace(a=a, m=m))
-    ritz, probe_a, probe_m, helpful = solve(problem, frozen)
-    if problem.polish is not None:
-        ritz = problem.polish(frozen.a, ritz, k)
+    ritz, probe_a, probe_m, helpful = problem.method.solve(problem, frozen)
+    if problem.postprocess is not None:
+        ritz = problem.postprocess(frozen.a, ritz, k)
     data = _system_data(frozen, ritz, k, (probe_a.norm, probe_m.norm))
     if rule.refine and k < inputs.a.n:
         ritz = _refined(problem, rule, frozen, ritz, data)

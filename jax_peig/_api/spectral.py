@@ -1,11 +1,13 @@
 """Spectral functions of an eigenspace: sums, densities, and products with vectors."""
 
-from typing import Any
+from typing import Unpack
 
 import jax.numpy as jnp
 import numpy as np
 
 from jax_peig._api import eigenspace
+from jax_peig._api.eigh import partial_eigh
+from jax_peig._api.keywords import EighOptions, passes_on
 from jax_peig._api.matrix_function import Scalar, function_of
 from jax_peig._core import blocks
 from jax_peig._core.checks import is_array, kind_of
@@ -14,8 +16,13 @@ from jax_peig._core.sharding import replicated
 from jax_peig._core.types import Array, ArrayLike, OperatorLike
 
 
+@passes_on(EighOptions, like=partial_eigh)
 def spectral_sum(
-    h: Scalar, A: OperatorLike, M: OperatorLike = None, k: int | None = None, **options: Any
+    h: Scalar,
+    A: OperatorLike,
+    M: OperatorLike = None,
+    k: int | None = None,
+    **options: Unpack[EighOptions],
 ) -> Array:
     """Compute sum_j h(w_j) over k eigenvalues of ``A X = M X diag(w)``: tr h(R).
 

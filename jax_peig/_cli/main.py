@@ -27,9 +27,10 @@ import scipy.linalg
 import scipy.sparse
 
 import jax_peig
-from jax_peig._api.arguments import METHODS, WHICH
+from jax_peig._api.arguments import WHICH
 from jax_peig._cli import demo
 from jax_peig._core.results import Status
+from jax_peig._eigensolvers.choose import NAMES
 
 # SciPy changes what mmread returns for a sparse file, and warns; older ones do not know the choice.
 _CHOICES = inspect.signature(scipy.io.mmread).parameters
@@ -62,10 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     p.add_argument("matrix", nargs="?", metavar="K.mtx", help="the matrix K (or A)")
     p.add_argument("mass", nargs="?", metavar="M.mtx", help="the matrix M; the identity without it")
     p.add_argument("-k", type=int, default=6, help="how many eigenpairs (default %(default)s)")
-    p.add_argument("--which", choices=WHICH, default="smallest")
-    p.add_argument("--sigma", type=float, help="with --which nearest: near to what")
+    p.add_argument("--which", choices=WHICH, help="default: smallest, nearest with --sigma")
+    p.add_argument("--sigma", type=float, help="the number that the eigenvalues are nearest to")
     p.add_argument("--tol", type=float, help="||K x - lam M x|| relative to ||K|| + |lam| ||M||")
-    p.add_argument("--method", choices=METHODS, default="auto")
+    p.add_argument("--method", choices=NAMES, default="auto")
     p.add_argument("--max-steps", type=int, help="at most so many steps of an iterative method")
     p.add_argument("--progress", action="store_true", help="show the iteration on stderr")
     p.add_argument("--save", metavar="OUT.npz", help="write eigenvalues, eigenvectors, residuals")
@@ -130,7 +131,8 @@ def from_files(args: argparse.Namespace) -> int:
     labels = np.asarray(info.clusters)
     problem = args.matrix if args.mass is None else f"{args.matrix}, {args.mass}"
     field = "complex Hermitian" if np.iscomplexobj(k_matrix) else "real symmetric"
-    print(f"{problem}: n = {n}, {field}, the {args.k} {args.which} eigenvalues")
+    which = args.which or ("smallest" if args.sigma is None else "nearest")
+    print(f"{problem}: n = {n}, {field}, the {args.k} {which} eigenvalues")
     print(f"{'':>5}  {'eigenvalue':>22}  {'residual norm':>13}  {'error bound':>11}  cluster")
     for j, value in enumerate(values):
         print(f"{j:>5}  {value:>22.14e}  {residuals[j]:>13.2e}  {bounds[j]:>11.2e}  {labels[j]:>7}")

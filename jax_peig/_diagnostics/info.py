@@ -47,7 +47,7 @@ def account(problem: Problem, inputs: Inputs, ritz: Ritz, findings: Findings) ->
     norms, status, errors, helpful = findings
     k, n = problem.k, ritz.vectors.shape[0]
     # The wanted pairs and the next one; all there are where they lie on two sides.
-    seen = ritz.values.shape[0] if problem.which == "nearest" else min(k + 1, n)
+    seen = ritz.values.shape[0] if problem.structure.interior else min(k + 1, n)
     block = residuals(ritz)
     whole = Lengths.of(block, ritz.values, ritz.vectors, norms)
     values, r = ritz.values[:seen], block[:, :seen]
@@ -89,7 +89,7 @@ def account(problem: Problem, inputs: Inputs, ritz: Ritz, findings: Findings) ->
         preconditioner_definite=helpful,
         MX=None if inputs.m is None else ritz.MX[:, :k],
         history=ritz.history if problem.monitor.rows else None,
-        method=problem.method,
+        method=problem.method.name,
         reason=problem.reason,
     )
     return info, cut

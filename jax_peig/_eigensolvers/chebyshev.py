@@ -17,14 +17,15 @@ filter is applied, but Rayleigh-Ritz stays that of A; its pairs are ordered by
 With a caller's solve the filter takes the inverse instead, in a few steps of low degree.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jax_peig._core import blocks
 from jax_peig._core.types import Array, Block, BlockFunction
-from jax_peig._eigensolvers import chebyshev_filter
+from jax_peig._eigensolvers import chebyshev_filter, warm_start
 from jax_peig._eigensolvers.completeness import (
     CompletenessResult,
     check_completeness,
@@ -41,8 +42,11 @@ from jax_peig._eigensolvers.convergence import (
     multiply,
     relative_residuals,
 )
+from jax_peig._eigensolvers.iterative import IterativeMethod, Pencil, Task
+from jax_peig._eigensolvers.problem import Structure
 from jax_peig._operators.mass_inverse import ApproximateInverse
 from jax_peig._operators.operator import Operator
+from jax_peig._operators.probe import STEPS
 
 # Steps of the filter that a guess is worth.
 GUESS_STEPS = 4
@@ -58,6 +62,104 @@ def block_width(n: int, k: int) -> int:
     wanted = k + min(max(6, k // 2), 16)
     count = -(-wanted // chebyshev_filter.BLOCK.panel)
     return min(n, count * 4 * -(-wanted // (4 * count)))
+
+
+@dataclasses.dataclass(frozen=True)
+class Chebyshev(IterativeMethod):
+    """Chebyshev-filtered subspace iteration: many cheap matvecs, hardly an inner product.
+
+    The fastest method where a product with A costs little, and the only iterative one for interior
+    eigenvalues. It gains nothing from a preconditioner.
+
+    Parameters
+    ----------
+    max_steps : int, optional
+        Bound on the steps, each of up to 200 matvecs a column. Default: 200.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from jax_peig import Chebyshev, partial_eigh
+    >>> result = partial_eigh(jnp.arange(1.0, 61.0), k=2, method=Chebyshev())
+    >>> print(result.eigenvalues.round(4), result.info.method)
+    [1. 2.] chebyshev
+    """
+
+    name: ClassVar[str] = "chebyshev"
+    default_max_steps: ClassVar[int] = 200
+
+    def block_width(self, n: int, k: int) -> int:
+        """The width of the block."""
+        return block_width(n, k)
+
+    def knows_spectrum(self, structure: Structure) -> bool:
+        """Whether the solve leaves the interval that the derivative's semi-iteration needs."""
+        return not structure.interior
+
+    def cold(self, task: Task) -> Ritz:
+        """Find the pairs from a random block."""
+        return self.run(task, task.random, task.rule)
+
+    def warm(self, task: Task, guess: Block) -> Ritz:
+        """Find the pairs from a guess.
+
+        Interior values start from the guess beside a whole random block, since no completeness
+        check follows; with ``OPinv``, which needs few solves anyway, the guess is not used.
+        Without M the guess alone is filtered and then checked. With M the guess is LOBPCG's, see
+        `choose.resolve`; where that method does not suit the problem it is not used.
+        """
+        (n, width), given = task.random.shape, guess.shape[1]
+        if task.inputs.sigma is None:
+            if task.inputs.m is None:
+                return self.checked(task, warm_start.filled_up(guess, task.random, task.rule.k))
+            return self.cold(task)
+        if task.inputs.op_inv is not None or width + given > n:
+            return self.cold(task)
+        block = jnp.concatenate([guess, task.random], axis=1)
+        return self.run(task, block, task.rule._replace(guessed=given))
+
+    def checked(self, task: Task, guess: Block) -> Ritz:
+        """The filtered guess where the completeness check passes; else a cold start."""
+        ritz, good = improve(task.pencil, guess, task.interval, task.rule, task.key)
+        left = task.rule.max_steps - GUESS_STEPS
+        if left <= 0:
+            return ritz._replace(stagnated=jnp.array(False))
+
+        def again() -> Ritz:
+            # Under vmap both branches run: this one does nothing for a member that is good.
+            worthwhile = task.pencil.worthwhile & ~good
+            rest = task._replace(
+                pencil=task.pencil._replace(worthwhile=worthwhile),
+                rule=task.rule._replace(max_steps=left),
+            )
+            cold = warm_start.first_columns(self.cold(rest), ritz.values.shape[0])
+            return warm_start.after(ritz, cold)
+
+        return jax.lax.cond(good | ~task.pencil.worthwhile, lambda: ritz, again)
+
+    def run(self, task: Task, block: Block, rule: StoppingRule) -> Ritz:
+        """Iterate from a block."""
+        inputs = task.inputs
+        bounds, matvecs, matvecs_M = self.bounds(task)
+        ritz = solve(
+            task.pencil, bounds, block, rule, task.key, sigma=inputs.sigma, op_inv=inputs.op_inv
+        )
+        return ritz.having_spent(matvecs, matvecs_M)
+
+    def bounds(self, task: Task) -> tuple["Bounds", Array | int, Array | int]:
+        """What the filter has to know, and the matvecs with A and M that it took."""
+        if task.inputs.m is None or task.inputs.op_inv is not None:
+            return Bounds(None, task.interval), 0, 0
+        inverse = task.mass_inverse()
+        matvecs_M = inverse.matvecs + (STEPS + 1) * (inverse.degree - 1)
+        return Bounds(inverse, task.interval_with(inverse, STEPS)), STEPS, matvecs_M
+
+
+class Bounds(NamedTuple):
+    """What the filter has to know of the spectrum."""
+
+    inverse: ApproximateInverse | None  # D, of M; None without M
+    interval: tuple[Array, Array]  # that encloses the spectrum of sign A, or of sign D A
 
 
 class _State(NamedTuple):
@@ -81,14 +183,10 @@ class _State(NamedTuple):
 
 
 def solve(
-    a: Operator,
-    m: Operator | None,
-    inverse: ApproximateInverse | None,
+    pencil: Pencil,
+    bounds: Bounds,
     start: Block,
-    interval: tuple[Array, Array],
-    norms: tuple[Array, Array],
     rule: StoppingRule,
-    worthwhile: Array,
     key: Array,
     *,
     sigma: Array | None = None,
@@ -98,14 +196,6 @@ def solve(
 
     Parameters
     ----------
-    inverse : RoughInverse
-        D, a rough inverse of M; None without M.
-    interval : (real, real)
-        That encloses the spectrum of sign A, or of sign D A.
-    norms : (||A||, ||M||)
-        Estimates that the relative residuals refer to.
-    worthwhile : bool
-        False where the problem is known to be ill-posed: nothing is computed then.
     key
         For random columns in place of dependent ones.
     sigma : real, optional
@@ -113,6 +203,8 @@ def solve(
     op_inv : Operator, optional
         (A - sigma M)^{-1}.
     """
+    a, m, norms, worthwhile = pencil
+    inverse, interval = bounds
     if sigma is None:
         filter_ = chebyshev_filter.Filter(a, m, inverse, interval, norms, rule, None, None)
         return _iterate(_Iteration(a, m, filter_, norms, rule, key, None), start, worthwhile)
@@ -144,12 +236,10 @@ def _power_of_two(x: Array) -> Array:
 
 
 def improve(
-    a: Operator,
+    pencil: Pencil,
     guess: Block,
     interval: tuple[Array, Array],
-    norms: tuple[Array, Array],
     rule: StoppingRule,
-    worthwhile: Array,
     key: Array,
 ) -> tuple[Ritz, Array]:
     """Improve a guess (n, k) of a problem without M, and say whether that was all it took.
@@ -158,6 +248,7 @@ def improve(
     whether it is complete, and are returned behind it as guard vectors. For a guess that is poor or
     misses a wanted vector the answer is no.
     """
+    a, _, norms, worthwhile = pencil
     key, key_of_check = jax.random.split(key)
     few = rule._replace(max_steps=min(GUESS_STEPS, rule.max_steps))
     filter_ = chebyshev_filter.Filter(

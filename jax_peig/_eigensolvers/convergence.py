@@ -105,6 +105,10 @@ class Ritz(NamedTuple):
     history: Array | None = None  # (rows, k), see `Monitor`
     spectrum: Spectrum | None = None
 
+    def having_spent(self, matvecs: Array | int, matvecs_M: Array | int) -> "Ritz":
+        """The same pairs, with so many matvecs more in the account."""
+        return self._replace(matvecs=self.matvecs + matvecs, matvecs_M=self.matvecs_M + matvecs_M)
+
 
 class Images(NamedTuple):
     """A block with its products; ``m`` is the block itself where there is no M."""

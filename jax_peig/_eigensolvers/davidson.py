@@ -39,14 +39,17 @@ of the order of the basis. Expansion by several residuals at once takes more pro
 with two), so blocks are left to the other methods.
 """
 
+import dataclasses
 import functools
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
+from jax_peig._core.checks import check_positive
 from jax_peig._core.types import Array, Block
+from jax_peig._eigensolvers import warm_start
 from jax_peig._eigensolvers.completeness import (
     ComplementEvidence,
     complement_shows,
@@ -63,9 +66,9 @@ from jax_peig._eigensolvers.convergence import (
     relative_residuals,
 )
 from jax_peig._eigensolvers.davidson_basis import Basis
+from jax_peig._eigensolvers.iterative import IterativeMethod, Pencil, Task
+from jax_peig._eigensolvers.problem import Structure
 from jax_peig._operators.operator import Operator
-
-__all__ = ["block_width", "default_basis", "solve"]
 
 # The part of a full basis that a restart keeps. A larger part saves few products (2 % at 0.7), and
 # every restart costs V times a small matrix.
@@ -85,6 +88,67 @@ NO_RESTART, COMPRESS, RENEW = range(3)
 def default_basis(n: int, k: int) -> int:
     """Three times the starting block and some, at least 20: a wider one saves few products."""
     return min(n, max(20, 3 * block_width(n, k) + 4))
+
+
+@dataclasses.dataclass(frozen=True)
+class Davidson(IterativeMethod):
+    """Generalised Davidson with thick restarts: the fewest matvecs, one vector at a time.
+
+    For products that are expensive (FFTs, networks), and for preconditioners.
+
+    Parameters
+    ----------
+    max_steps : int, optional
+        Bound on the steps, which are single matvecs. Default: 20,000.
+    max_basis_size : int, optional
+        How many vectors are kept, with as many products with A and, with M, with M. Default: three
+        times k and the guard vectors, and at least 20. Fewer cost more matvecs.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from jax_peig import Davidson, partial_eigh
+    >>> method = Davidson(max_basis_size=30)
+    >>> result = partial_eigh(jnp.arange(1.0, 61.0), k=2, method=method)
+    >>> print(result.eigenvalues.round(4), result.info.method)
+    [1. 2.] davidson
+    """
+
+    max_basis_size: int | None = None
+
+    name: ClassVar[str] = "davidson"
+    default_max_steps: ClassVar[int] = 20_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_positive("Davidson: max_basis_size", self.max_basis_size, int)
+
+    def unsuited(self, structure: Structure) -> str | None:
+        """Why the method cannot solve such a problem, and what to do; None where it can."""
+        if structure.interior:
+            return "with which='nearest'; expected 'dense' or 'chebyshev'."
+        return None
+
+    def block_width(self, n: int, k: int) -> int:
+        """The width of the starting block."""
+        return block_width(n, k)
+
+    def cold(self, task: Task) -> Ritz:
+        """Find the pairs from a random block."""
+        return self.run(task, task.random)
+
+    def warm(self, task: Task, guess: Block) -> Ritz:
+        """Find the pairs from a guess; the completeness check finds what the guess misses."""
+        n, k = guess.shape[0], task.rule.k
+        guess = warm_start.filled_up(guess, task.random, k)
+        fresh = task.random[:, k : block_width(n, k)]
+        return self.run(task, jnp.concatenate([guess, fresh], axis=1))
+
+    def run(self, task: Task, block: Block) -> Ritz:
+        """Iterate from a block."""
+        n, k = task.inputs.a.n, task.rule.k
+        size = default_basis(n, k) if self.max_basis_size is None else min(self.max_basis_size, n)
+        return solve(task.pencil, task.inputs.preconditioner, block, task.rule, task.key, size)
 
 
 class _State(NamedTuple):
@@ -143,13 +207,10 @@ class _Verdict(NamedTuple):
 
 
 def solve(
-    a: Operator,
-    m: Operator | None,
+    pencil: Pencil,
     preconditioner: Operator | None,
     start: Block,
-    norms: tuple[Array, Array],
     rule: StoppingRule,
-    worthwhile: Array,
     key: Array,
     basis: int,
 ) -> Ritz:
@@ -157,16 +218,13 @@ def solve(
 
     Parameters
     ----------
-    norms : (||A||, ||M||)
-        Estimates that the relative residuals refer to.
-    worthwhile : bool
-        False where the problem is known to be ill-posed: nothing is computed then.
     key
         For random directions, and the random vectors of completeness checks.
     basis : int
         The largest number of basis vectors, see `default_basis`; p + 4 at least. A step is one
         product here, and ``rule.max_steps`` bounds the products.
     """
+    a, m, norms, worthwhile = pencil
     width = start.shape[1]
     size = max(min(basis, a.n), width + 4)
     kept = max(width, min(int(KEPT * size), size - 3))

@@ -4,17 +4,56 @@ All n eigenpairs are found, so that the derivative's linear systems are solved b
 n products with A and M, O(n^2) memory, O(n^3) time: the method of choice for small n.
 """
 
+import dataclasses
+from typing import ClassVar
+
 import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers.convergence import Complement, Ritz, Spectrum, StoppingRule
+from jax_peig._eigensolvers.problem import Found, Inputs, Method, Problem, Structure
 from jax_peig._operators.operator import Operator, matrix_of
 from jax_peig._operators.probe import Probe, identity
 
 REFINEMENTS = 2
 SIDES = 8  # further pairs kept where there are two sides
+
+
+@dataclasses.dataclass(frozen=True)
+class Dense(Method):
+    """Form the matrices and call LAPACK: O(n^3) operations, O(n^2) memory, nothing to converge.
+
+    It takes n matvecs with A and with M, and finds all n pairs: none can be missing. The systems of
+    the derivative are solved by the full spectrum.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from jax_peig import Dense, partial_eigh
+    >>> result = partial_eigh(jnp.diag(jnp.array([3.0, 1.0, 2.0])), k=1, method=Dense())
+    >>> print(result.eigenvalues, result.info.method)
+    [1.] dense
+    """
+
+    name: ClassVar[str] = "dense"
+    default_max_steps: ClassVar[int] = 1
+
+    def block_width(self, n: int, k: int) -> int:
+        """The width of the blocks that A is mostly applied to."""
+        del k
+        return n
+
+    def solve(self, problem: Problem, inputs: Inputs) -> Found:
+        """Find all pairs."""
+        found = solve(inputs.a, inputs.m, problem.stopping_rule, problem.dtype, inputs.sigma)
+        return Found(*found, helpers_definite=jnp.array(True))
+
+    def derivative_solvers(self, structure: Structure) -> tuple[str, ...]:
+        """The full spectrum, which needs no iteration."""
+        del structure
+        return ("eigenbasis",)
 
 
 def solve(

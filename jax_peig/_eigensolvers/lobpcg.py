@@ -31,13 +31,15 @@ Differences from the textbook and from ``jax.experimental.sparse.linalg.lobpcg_s
    every step, however small its residual: what it is blind to comes in by the noise in it.
 """
 
-from typing import NamedTuple
+import dataclasses
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
+from jax_peig._eigensolvers import warm_start
 from jax_peig._eigensolvers.completeness import guards_show_complete, settled
 from jax_peig._eigensolvers.convergence import (
     Images,
@@ -50,14 +52,91 @@ from jax_peig._eigensolvers.convergence import (
     multiply,
     relative_residuals,
 )
+from jax_peig._eigensolvers.iterative import IterativeMethod, Pencil, Task
 from jax_peig._eigensolvers.lobpcg_polynomial import Polynomial, further
+from jax_peig._eigensolvers.problem import Structure
 from jax_peig._operators.operator import Operator
-
-__all__ = ["block_width", "solve"]
+from jax_peig._operators.probe import SAFE_STEPS, STEPS
 
 REFRESH = 20  # steps between fresh products with X
 # Steps without progress after which the iteration gives up, see `Progress.stalled`.
 PATIENCE = 100
+
+
+@dataclasses.dataclass(frozen=True)
+class LOBPCG(IterativeMethod):
+    """Locally optimal block preconditioned conjugate gradients: few block steps.
+
+    For preconditioners, and for an M that is not diagonal. Where no preconditioner is given the
+    method makes one itself, a polynomial in A. It needs 3 k <= n.
+
+    Parameters
+    ----------
+    max_steps : int, optional
+        Bound on the block steps. Default: 2000.
+
+    Examples
+    --------
+    >>> import jax.numpy as jnp
+    >>> from jax_peig import LOBPCG, partial_eigh
+    >>> result = partial_eigh(jnp.arange(1.0, 61.0), k=2, method=LOBPCG(max_steps=500))
+    >>> print(result.eigenvalues.round(4), result.info.method)
+    [1. 2.] lobpcg
+    """
+
+    name: ClassVar[str] = "lobpcg"
+    default_max_steps: ClassVar[int] = 2000
+
+    def unsuited(self, structure: Structure) -> str | None:
+        """Why the method cannot solve such a problem, and what to do; None where it can."""
+        n, k = structure.n, structure.k
+        if 3 * k > n:
+            return f"with k = {k}, n = {n}; expected 3 k <= n. Use method='dense'."
+        if structure.interior:
+            return "with which='nearest'; expected 'dense' or 'chebyshev'."
+        return None
+
+    def block_width(self, n: int, k: int) -> int:
+        """The width of the block."""
+        return block_width(n, k)
+
+    def probe_steps(self, structure: Structure) -> int:
+        """How many Lanczos steps the probe takes: the polynomial's interval has to be safe."""
+        polynomial = not structure.preconditioner and structure.mass == "identity"
+        return SAFE_STEPS if polynomial else STEPS
+
+    def knows_spectrum(self, structure: Structure) -> bool:
+        """Whether the solve leaves the interval that the derivative's semi-iteration needs."""
+        return structure.mass == "identity" or not structure.preconditioner
+
+    def cold(self, task: Task) -> Ritz:
+        """Find the pairs from a random block."""
+        return self.run(task, task.random, task.rule)
+
+    def warm(self, task: Task, guess: Block) -> Ritz:
+        """Find the pairs from a guess with a little noise in it."""
+        m, count = task.inputs.m, guess.shape[1]
+        block = warm_start.perturbed(m, guess, task.random, task.random.shape[1])
+        ritz = self.run(task, block, task.rule._replace(disturbed=True))
+        return ritz.having_spent(0, 0 if m is None else count)
+
+    def run(self, task: Task, block: Block, rule: StoppingRule) -> Ritz:
+        """Iterate from a block, with the caller's preconditioner or the polynomial."""
+        if task.inputs.preconditioner is not None:
+            return solve(task.pencil, task.inputs.preconditioner, block, rule)
+        polynomial, matvecs, matvecs_M = self.polynomial(task)
+        return solve(task.pencil, polynomial, block, rule).having_spent(matvecs, matvecs_M)
+
+    def polynomial(self, task: Task) -> tuple[Polynomial, Array | int, Array | int]:
+        """The method's own preconditioner, and the matvecs with A and M that it took to make."""
+        a, sign = task.inputs.a, task.rule.sign
+        if task.inputs.m is None:
+            return Polynomial.within(a, sign, None, task.interval, jnp.array(True)), 0, 0
+        inverse = task.mass_inverse()
+        worthwhile, matvecs_M = inverse.degree == 1, inverse.matvecs
+        inverse = inverse.without_polynomial()
+        interval = task.interval_with(inverse, SAFE_STEPS)
+        return Polynomial.within(a, sign, inverse, interval, worthwhile), SAFE_STEPS, matvecs_M
 
 
 def _step_width(width: int, rule: StoppingRule) -> int:
@@ -109,26 +188,15 @@ class _New(NamedTuple):
     definite: Array
 
 
-def solve(
-    a: Operator,
-    m: Operator | None,
-    t: Operator | Polynomial,
-    start: Block,
-    norms: tuple[Array, Array],
-    rule: StoppingRule,
-    worthwhile: Array,
-) -> Ritz:
+def solve(pencil: Pencil, t: Operator | Polynomial, start: Block, rule: StoppingRule) -> Ritz:
     """Find the k smallest or largest eigenpairs, starting from ``start`` (n, m), m > k if n > k.
 
     Parameters
     ----------
     t : Operator or Polynomial
         The preconditioner.
-    norms : (||A||, ||M||)
-        Estimates that the relative residuals refer to.
-    worthwhile : bool
-        False where the problem is known to be ill-posed: nothing is computed then.
     """
+    a, m, norms, worthwhile = pencil
     iteration = _Iteration(a, m, t, norms, rule)
     begin = iteration.begin(start)._replace(done=~worthwhile)
     end = jax.lax.while_loop(lambda s: ~s.done, iteration.iterate, begin)

@@ -1,13 +1,15 @@
 """Ky Fan and nuclear norms, and the proximal map of the latter: singular value thresholding."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from jax_peig._api.eigh import partial_eigh
+from jax_peig._api.keywords import SVDOptions, passes_on
 from jax_peig._api.matrix_function import hermitian_function, without_derivative
 from jax_peig._core import blocks
 from jax_peig._core.checks import is_array
@@ -57,13 +59,14 @@ class Thresholded(NamedTuple):
     info: Info
 
 
+@passes_on(SVDOptions, like=partial_eigh)
 def ky_fan_norm(
     A: OperatorLike,
     k: int,
     *,
     shape: tuple[int, int] | None = None,
     dtype: DTypeLike = None,
-    **options: Any,
+    **options: Unpack[SVDOptions],
 ) -> Array:
     """Compute the sum of the k largest singular values.
 
@@ -109,13 +112,14 @@ def ky_fan_norm(
     return _sum(triplets(rectangular("ky_fan_norm", A, shape, dtype), k, options))
 
 
+@passes_on(SVDOptions, like=partial_eigh)
 def nuclear_norm(
     A: OperatorLike,
     rank: int | None = None,
     *,
     shape: tuple[int, int] | None = None,
     dtype: DTypeLike = None,
-    **options: Any,
+    **options: Unpack[SVDOptions],
 ) -> NuclearNorm:
     """Compute the sum of all singular values, or of as many as a low-rank A has.
 
@@ -178,6 +182,7 @@ def nuclear_norm(
     return NuclearNorm(norm, left_out, found.info)
 
 
+@passes_on(SVDOptions, like=partial_eigh)
 def singular_value_threshold(
     A: OperatorLike,
     t: ArrayLike | float,
@@ -185,7 +190,7 @@ def singular_value_threshold(
     *,
     shape: tuple[int, int] | None = None,
     dtype: DTypeLike = None,
-    **options: Any,
+    **options: Unpack[SVDOptions],
 ) -> Thresholded:
     """Compute U max(S - t, 0) V^H, the proximal map of t times the nuclear norm.
 

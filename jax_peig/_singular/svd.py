@@ -1,13 +1,14 @@
 """partial_svd: the k largest singular triplets, through the Hermitian dilation."""
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Unpack
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig._api.eigh import pairs
+from jax_peig._api.eigh import pairs, partial_eigh
+from jax_peig._api.keywords import EighOptions, SVDOptions, passes_on
 from jax_peig._api.matrix_function import without_derivative
 from jax_peig._core import blocks
 from jax_peig._core.checks import check_positive, integer
@@ -20,19 +21,15 @@ from jax_peig._operators.given import BlockProduct
 from jax_peig._operators.operator import Operator
 from jax_peig._singular.dilation import Rectangular, halves, rectangular
 
-OPTIONS = (
-    "method", "basis", "tol", "max_steps", "degeneracy_tol", "derivative", "key", "history",
-    "progress",
-)  # fmt: skip
 
-
+@passes_on(SVDOptions, like=partial_eigh)
 def partial_svd(
     A: OperatorLike,
     k: int,
     *,
     shape: tuple[int, int] | None = None,
     dtype: DTypeLike = None,
-    **options: Any,
+    **options: Unpack[SVDOptions],
 ) -> PartialSVD:
     """Compute the k largest singular values and vectors of a rectangular A, differentiably.
 
@@ -54,7 +51,7 @@ def partial_svd(
     dtype : optional
         Of the vectors, as in `partial_eigh`.
     **options
-        ``method``, ``basis``, ``tol``, ``max_steps``, ``degeneracy_tol``, ``derivative``, ``key``,
+        ``method``, ``tol``, ``max_steps``, ``degeneracy_tol``, ``derivative``, ``key``,
         ``history`` and ``progress`` of `partial_eigh`, for the dilation of order m + n.
 
     Returns
@@ -114,7 +111,7 @@ class Triplets(NamedTuple):
 def triplets(
     given: Rectangular,
     k: int | None,
-    options: dict[str, Any],
+    options: SVDOptions,
     rule: type[Rule] = PairwiseRule,
     what: str = "k",
 ) -> Triplets:
@@ -127,12 +124,12 @@ def triplets(
     """
     name, made, dtype = given.caller, given.dilation, given.dtype
     k = _count(k, made.shape, name, what)
-    polish = _TwoSided(made.shape, _absolute(options, name))
+    two_sided = _TwoSided(made.shape, _absolute(options, name))
+    all_options = EighOptions(**options, n=sum(made.shape), dtype=dtype, which="largest")
     s, x, info = pairs(
-        name, BlockProduct(made), None, k, n=sum(made.shape), dtype=dtype, which="largest",
-        rule=rule, polish=polish, **options,
-    )  # fmt: skip
-    zero = polish.zero(rule.eigenvalues(s))
+        name, BlockProduct(made), None, k, all_options, rule=rule, postprocess=two_sided
+    )
+    zero = two_sided.zero(rule.eigenvalues(s))
     return Triplets(s, zero, x, made.shape[0], info)
 
 
@@ -198,13 +195,14 @@ def _complete(half: Block, zero: Array, key: Array) -> Block:
     return found
 
 
-def _absolute(options: dict[str, Any], name: str) -> float | None:
-    """The caller's degeneracy_tol, once the options are known to be some of `OPTIONS`."""
-    unknown = sorted(set(options) - set(OPTIONS))
+def _absolute(options: SVDOptions, name: str) -> float | None:
+    """The caller's degeneracy_tol, once the options are known to be some of those allowed."""
+    known = SVDOptions.__annotations__
+    unknown = sorted(set(options) - set(known))
     if unknown:
         raise TypeError(
             f"{name}: unknown option {unknown[0]!r}; expected options of partial_svd: "
-            f"{', '.join(OPTIONS)}."
+            f"{', '.join(known)}."
         )
     tol = options.get("degeneracy_tol")
     check_positive(f"{name}: degeneracy_tol", tol, float, zero=True)

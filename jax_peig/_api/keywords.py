@@ -1,0 +1,57 @@
+"""The keyword arguments that functions pass on, shown to editors, type checkers and ``help``."""
+
+import inspect
+from collections.abc import Callable
+from typing import TypedDict, TypeVar
+
+from jax_peig._core.options import Derivative
+from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
+from jax_peig._eigensolvers.problem import Method
+
+F = TypeVar("F", bound=Callable)
+
+
+class SVDOptions(TypedDict, total=False):
+    """Those keyword arguments of `partial_eigh` that make sense for singular values too."""
+
+    method: str | Method
+    tol: float | None
+    max_steps: int | None
+    degeneracy_tol: float | None
+    derivative: Derivative | None
+    key: Array | None
+    history: bool
+    progress: bool
+
+
+class EighOptions(SVDOptions, total=False):
+    """All keyword arguments of `partial_eigh`."""
+
+    which: str | None
+    sigma: ArrayLike | float | None
+    n: int | None
+    dtype: DTypeLike
+    v0: ArrayLike | None
+    preconditioner: OperatorLike
+    M_solve: OperatorLike
+    OPinv: OperatorLike
+
+
+def passes_on(options: type, like: Callable) -> Callable[[F], F]:
+    """Show the keyword arguments ``options``, of the function ``like``, in a signature.
+
+    They stand in the place of ``**options``, with the defaults that they have there.
+    """
+
+    def decorate(function: F) -> F:
+        own = inspect.signature(function)
+        shared = inspect.signature(like).parameters
+        kept = [p for p in own.parameters.values() if p.kind is not p.VAR_KEYWORD]
+        names = [p.name for p in kept]
+        passed = [
+            shared[name] for name in shared if name in options.__annotations__ and name not in names
+        ]
+        function.__signature__ = own.replace(parameters=[*kept, *passed])  # type: ignore[attr-defined]
+        return function
+
+    return decorate

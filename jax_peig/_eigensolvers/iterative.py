@@ -1,0 +1,148 @@
+"""What all iterative eigensolvers share: probes, the random start, the account of the matvecs.
+
+A subclass of `IterativeMethod` says what it is called, which problems it does not suit, how wide
+its block is, and how it iterates from a random block and from a guess.
+"""
+
+import abc
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jax_peig._core import blocks, tolerances
+from jax_peig._core.checks import check_positive
+from jax_peig._core.types import Array, Block
+from jax_peig._eigensolvers.convergence import Ritz, Spectrum, StoppingRule
+from jax_peig._eigensolvers.problem import Found, Inputs, Method, Problem, Structure
+from jax_peig._operators.mass_inverse import (
+    ApproximateInverse,
+    approximate_inverse,
+    diagonal_inverse,
+    given_inverse,
+)
+from jax_peig._operators.operator import Operator, diagonal_of
+from jax_peig._operators.probe import STEPS, Probe, probe, spectral_interval
+
+
+class Pencil(NamedTuple):
+    """A and M as an iteration sees them."""
+
+    a: Operator
+    m: Operator | None
+    norms: tuple[Array, Array]  # ||A||, ||M||, roughly: relative residuals refer to them
+    worthwhile: Array  # False where the problem is known to be ill-posed: then nothing is computed
+
+
+@dataclasses.dataclass(frozen=True)
+class IterativeMethod(Method):
+    """A method whose steps are bounded."""
+
+    max_steps: int | None = None
+
+    def __post_init__(self) -> None:
+        check_positive(f"{type(self).__name__}: max_steps", self.max_steps, int)
+
+    @property
+    def steps(self) -> int | None:
+        """The bound on the steps that the value carries; None where it carries none."""
+        return self.max_steps
+
+    def probe_steps(self, structure: Structure) -> int:
+        """How many Lanczos steps the probe of A takes."""
+        del structure
+        return STEPS
+
+    @abc.abstractmethod
+    def cold(self, task: "Task") -> Ritz:
+        """Find the pairs from a random block."""
+
+    @abc.abstractmethod
+    def warm(self, task: "Task", guess: Block) -> Ritz:
+        """Find the pairs from a guess of k columns at most, which may miss a wanted pair entirely.
+
+        No residual shows that. Guard vectors show it only where they began at random, as many as
+        in a cold start, and were iterated as long.
+        """
+
+    def solve(self, problem: Problem, inputs: Inputs) -> Found:
+        """Probe the operators, iterate, and count what the probes cost."""
+        task, helpers_definite = self.prepared(problem, inputs)
+        if inputs.start is None:
+            ritz = self.cold(task)
+        else:
+            guess = inputs.start[:, : problem.k]
+            usable = jnp.all(jnp.isfinite(guess), axis=0)
+            ritz = self.warm(task, jnp.where(usable[None, :], guess, 0))
+        if ritz.spectrum is None and inputs.m is None and inputs.sigma is None:
+            ritz = ritz._replace(spectrum=Spectrum(task.interval[1], None))
+        ritz = ritz.having_spent(
+            self.probe_steps(problem.structure) + 1, 0 if inputs.m is None else STEPS + 1
+        )
+        ritz = ritz._replace(definite=ritz.definite & (task.probe_m.lowest > 0))
+        return Found(ritz, task.probe_a, task.probe_m, helpers_definite)
+
+    def prepared(self, problem: Problem, inputs: Inputs) -> tuple["Task", Array]:
+        """Draw the random start, probe A, M and their helpers; whether the helpers are definite."""
+        n, k = inputs.a.n, problem.k
+        keys = jax.random.split(inputs.key)
+        drawn = blocks.random_block(keys[0], n, 2 + self.block_width(n, k), problem.dtype)
+        pair, random = drawn[:, :2], drawn[:, 2:]
+        probe_a = probe(inputs.a, pair, self.probe_steps(problem.structure))
+        probe_m = probe(inputs.m, pair)
+        helpers = [probe(h, pair) for h in (inputs.preconditioner, inputs.m_solve)]
+        definite = jnp.all(jnp.array([healthy(h, h) for h in helpers]))
+        pencil = Pencil(inputs.a, inputs.m, (probe_a.norm, probe_m.norm), healthy(probe_a, probe_m))
+        task = Task(
+            problem, inputs, problem.stopping_rule, pencil, probe_a, probe_m,
+            random, lanczos_start=pair[:, 1:], key=keys[1],
+        )  # fmt: skip
+        return task, definite
+
+
+class Task(NamedTuple):
+    """What every iterative eigensolver is told."""
+
+    problem: Problem
+    inputs: Inputs
+    rule: StoppingRule
+    pencil: Pencil
+    probe_a: Probe
+    probe_m: Probe
+    random: Block  # (n, width)
+    lanczos_start: Block  # (n, 1), random
+    key: Array
+
+    @property
+    def interval(self) -> tuple[Array, Array]:
+        """That of the spectrum of sign A, by the probe."""
+        low, high = self.probe_a.interval
+        return (low, high) if self.rule.sign > 0 else (-high, -low)
+
+    def interval_with(self, inverse: ApproximateInverse, steps: int) -> tuple[Array, Array]:
+        """That of the spectrum of sign D A, by ``steps`` matvecs."""
+
+        def product(block: Block, /) -> Block:
+            return self.rule.sign * self.inputs.a(block)
+
+        return spectral_interval(product, inverse.__call__, self.lanczos_start, steps)
+
+    def mass_inverse(self) -> ApproximateInverse:
+        """The approximate inverse of M: the caller's, of a diagonal, or made of matvecs with M."""
+        m = self.inputs.m
+        assert m is not None
+        if self.inputs.m_solve is not None:
+            return given_inverse(m, self.inputs.m_solve)
+        weights = diagonal_of(m)
+        if weights is not None:
+            return diagonal_inverse(m, weights)
+        smooth = self.problem.structure.which == "smallest"
+        return approximate_inverse(m, self.probe_m.norm, self.lanczos_start, smooth=smooth)
+
+
+def healthy(probe_a: Probe, probe_m: Probe) -> Array:
+    """Whether the probes found nothing that rules out a Hermitian A and a positive definite M."""
+    limit = tolerances.hermiticity(probe_a.norm.dtype)
+    errors = jnp.maximum(probe_a.hermiticity_error, probe_m.hermiticity_error)
+    return (errors <= limit) & (probe_m.lowest > 0) & probe_a.finite & probe_m.finite
