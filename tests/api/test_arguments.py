@@ -44,7 +44,7 @@ CASES = {
     "M is k": (DENSE, {"M": 3}, TypeError, ["M is the integer 3", "k=3"]),
     "which": (DENSE, {"k": 2, "which": "SA"}, ValueError, ["which='SA'", "'smallest', 'largest'"]),
     "method": (DENSE, {"k": 2, "method": "qr"}, ValueError, ["method='qr'", "'lobpcg', 'david"]),
-    "method None": (DENSE, {"k": 2, "method": None}, ValueError, ["method=None", "'auto'"]),
+    "method None": (DENSE, {"k": 2, "method": None}, TypeError, ["method=None", "'auto'"]),
     "lobpcg, large k": (
         DENSE,
         {"k": 5, "method": "lobpcg"},

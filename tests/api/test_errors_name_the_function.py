@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import jax_peig
-from jax_peig import Derivative, PartialEighError, partial_eigh
+from jax_peig import LOBPCG, Derivative, PartialEighError, partial_eigh
 
 N = 12
 DIAGONAL = np.arange(1.0, N + 1)
@@ -38,7 +38,7 @@ WRONG = {
     "product": (lambda v: v[:3], {"shape": (N, N)}),
     "method": (DENSE, {"method": "qr"}),
     "lobpcg, large k": (np.eye(5), {"method": "lobpcg"}),
-    "basis": (DENSE, {"method": "dense", "basis": 3}),
+    "max_steps twice": (DENSE, {"method": LOBPCG(max_steps=3), "max_steps": 3}),
     "tol": (DENSE, {"tol": -1.0}),
     "degeneracy_tol": (DENSE, {"degeneracy_tol": "x"}),
     "key": (DENSE, {"key": 3}),

@@ -12,6 +12,7 @@ from jax_peig._core import blocks
 from jax_peig._core.monitor import Monitor
 from jax_peig._eigensolvers import davidson
 from jax_peig._eigensolvers.convergence import StoppingRule, residuals
+from jax_peig._eigensolvers.iterative import Pencil
 from jax_peig._operators.operator import as_operator
 from tests.benchmarks import problems
 from tests.support import spectra
@@ -36,8 +37,8 @@ def program(n, k, dtype=np.float64, *, largest=False, tol=TOL, basis=None, most=
         norms = tuple(
             jnp.array(1.0, a.real.dtype) if x is None else jnp.linalg.norm(x, 2) for x in (a, m)
         )
-        helpers = operator(a, "A"), operator(m, "M"), operator(t, "T")
-        return davidson.solve(*helpers, start, norms, rule, jnp.asarray(worthwhile), KEY, basis)
+        pencil = Pencil(operator(a, "A"), operator(m, "M"), norms, jnp.asarray(worthwhile))
+        return davidson.solve(pencil, operator(t, "T"), start, rule, KEY, basis)
 
     return jax.jit(solve)
 
@@ -239,7 +240,8 @@ def test_the_count_of_products_is_exact():
     a = as_operator(BlockProduct(product), N, np.float64, "A")
     norms = jnp.array(float(N)), jnp.array(1.0)
     rule = StoppingRule(K, False, TOL, 1000, Monitor(300))
-    ritz = davidson.solve(a, None, None, random_start(N, K), norms, rule, jnp.array(True), KEY, 24)
+    pencil = Pencil(a, None, norms, jnp.array(True))
+    ritz = davidson.solve(pencil, None, random_start(N, K), rule, KEY, 24)
     jax.block_until_ready(ritz)
     jax.effects_barrier()
     assert counted == int(ritz.matvecs) == int(ritz.steps)
@@ -315,11 +317,8 @@ def test_products_against_primme(name):
     largest = np.abs(problem.wanted[:k]).max()
     tol = 1e-8 * problem.norm / (problem.norm + largest * problem.mass_norm)
     rule = StoppingRule(k, False, tol, 5000)
-    run = jax.jit(
-        lambda x: davidson.solve(
-            a, m, None, x, norms, rule, jnp.array(True), KEY, davidson.default_basis(n, k)
-        )
-    )
+    pencil, size = Pencil(a, m, norms, jnp.array(True)), davidson.default_basis(n, k)
+    run = jax.jit(lambda x: davidson.solve(pencil, None, x, rule, KEY, size))
     ritz = run(random_start(n, k))
     np.testing.assert_allclose(ritz.values[:k], problem.wanted[:k], rtol=1e-8)
     lengths = np.linalg.norm(ritz.vectors[:, :k], axis=0)

@@ -112,14 +112,13 @@ def test_gradients_at_exact_degeneracy(method, inverse, generalized):
 
 WRONG = {
     "sigma missing": ({"which": "nearest"}, ValueError, "needs sigma"),
-    "sigma too much": ({"sigma": 1.0}, ValueError, "which='nearest'"),
+    "sigma too much": ({"which": "smallest", "sigma": 1.0}, ValueError, "which='nearest'"),
     "OPinv too much": ({"OPinv": np.eye(N)}, ValueError, "which='nearest'"),
     "sigma complex": ({"which": "nearest", "sigma": 1j}, TypeError, "real number"),
     "sigma text": ({"which": "nearest", "sigma": "0"}, TypeError, "real number"),
     "lobpcg": ({"which": "nearest", "sigma": 0.0, "method": "lobpcg"}, ValueError, "'chebyshev'"),
     "M_solve without M": ({"M_solve": np.eye(N)}, ValueError, "without M"),
     "history": ({"history": 1}, TypeError, "True or False"),
-    "basis": ({"basis": 30}, ValueError, "method='davidson'"),
 }
 
 

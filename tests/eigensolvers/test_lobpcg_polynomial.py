@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jax_peig import Status, partial_eigh
-from jax_peig._eigensolvers import run
+from jax_peig._eigensolvers import iterative
 from jax_peig._eigensolvers.lobpcg_polynomial import MOST, Plan, Polynomial
 from jax_peig._operators.operator import as_operator
 from jax_peig._operators.probe import probe
@@ -135,7 +135,9 @@ def test_an_eigenvalue_beyond_the_end(far, mass, monkeypatch):
 
     seen = solve(1000)
     low, high = jnp.array(0.0), jnp.array(1.0)
-    monkeypatch.setattr(run, "spectral_interval", lambda *_: (low, high))
-    monkeypatch.setattr(run, "probe", lambda *given: probe(*given)._replace(interval=(low, high)))
+    monkeypatch.setattr(iterative, "spectral_interval", lambda *_: (low, high))
+    monkeypatch.setattr(
+        iterative, "probe", lambda *given: probe(*given)._replace(interval=(low, high))
+    )
     missed = solve(1001)
     assert missed <= 1.2 * seen
