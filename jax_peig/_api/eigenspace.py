@@ -1,4 +1,4 @@
-"""eigenspace: the space of k eigenvectors as one, whatever repeats inside it."""
+"""eigenspace: the space of k eigenvectors as one object, whatever repeats inside it."""
 
 from typing import Unpack
 
@@ -22,8 +22,8 @@ def eigenspace(
     one cluster: a loss of (R, X) that X -> X Q, R -> Q^H R Q leaves unchanged for every unitary Q
     has exact first and second derivatives, whatever eigenvalues repeat among the k, also where it
     weighs them differently, as smeared occupations do. See `hermitian_function`, `density`,
-    `spectral_apply` and `spectral_sum` for such losses. So are third ones of polynomials in R, but
-    for reverse mode three times over, which is refused (NaN): take forward mode for one of them.
+    `spectral_apply` and `spectral_sum` for such losses. Third derivatives of polynomials in R are
+    exact too. Reverse mode three times over is refused (NaN): take forward mode for one of them.
 
     Parameters
     ----------
@@ -61,11 +61,11 @@ def eigenspace(
     matters, ``info.gap``. A gradient costs one reverse pass through A X and, where the loss uses X,
     one solve of k linear systems, as that of `partial_eigh`.
 
-    NaN is the gradient of a loss that a rotation changes (an entry of R or of X), and of one that
-    uses X where k cuts a cluster (``info.cut``). Of R alone the latter is one generalised gradient.
-    ``Derivative(on_gauge=...)`` says otherwise. The check is of first order, at the pairs as they
-    are: an entry of R between two equal eigenvalues is seen in a loss of R alone, but not beside
-    terms that use X.
+    The gradient is NaN for a loss that a rotation changes (an entry of R or of X), and for a loss
+    that uses X where k cuts a cluster (``info.cut``). A loss of R alone gets one generalised
+    gradient there. ``Derivative(on_gauge=...)`` says otherwise. The check is of first order, at the
+    pairs as they are: it sees an entry of R between two equal eigenvalues in a loss of R alone, but
+    not beside terms that use X.
 
     *Forward mode* returns R' and X' of this gauge, in which X does not turn inside its space.
 

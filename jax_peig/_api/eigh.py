@@ -1,4 +1,4 @@
-"""partial_eigh: from operators to eigenpairs with derivatives and an account of their quality."""
+"""partial_eigh: from operators to eigenpairs with derivatives."""
 
 import dataclasses
 import functools
@@ -52,22 +52,22 @@ def partial_eigh(
 ) -> PartialEigh:
     """Compute k extreme or interior eigenpairs of ``A X = M X diag(w)``, differentiably.
 
-    A is Hermitian, M Hermitian positive definite, X^H M X = I. Both may be known only by their
-    products with vectors. Eigenvalues and eigenvectors are differentiable to any order, forward and
+    A is Hermitian, M Hermitian positive definite, X^H M X = I. Only products of A and M with
+    vectors are needed. Eigenvalues and eigenvectors are differentiable to any order, forward and
     reverse, in every parameter that A and M hold or close over, also at repeated eigenvalues.
 
     Parameters
     ----------
     A : operator
         An array (n, n), of which the Hermitian part is taken as ``jnp.linalg.eigh`` does, or (n,)
-        for a diagonal; a BCOO, a SciPy sparse matrix, or anything with ``@``; an object with
+        for a diagonal; a BCOO, a SciPy sparse matrix, or any object with ``@``; an object with
         ``.mv`` (lineax); a function of one vector (n,) -> (n,); a pytree callable such as
-        ``jax.tree_util.Partial``; or any of the last two in `BlockProduct`, as a function of a
-        whole block (n, b) -> (n, b). Functions may close over anything, traced values included. A
-        plain function is new to the compiler at every call: in a loop outside ``jit`` give arrays
-        or pytree callables, which compile once for each shape.
+        ``jax.tree_util.Partial``; or either of the last two in `BlockProduct`, as a function of a
+        block (n, b) -> (n, b). Functions may close over anything, traced values included. A plain
+        function is new to the compiler at every call. In a loop outside ``jit`` give arrays or
+        pytree callables, which compile once for each shape.
     M : operator, optional
-        As A; the identity by default.
+        As A. Default: the identity.
     k : int
         How many eigenpairs.
     which : {"smallest", "largest", "nearest"}, optional
@@ -76,25 +76,25 @@ def partial_eigh(
     sigma : real, optional
         The number to which the wanted eigenvalues are nearest. Its derivative is zero.
     n : int, optional
-        The order; needed where neither A, M nor v0 tells it.
+        The order; needed where none of A, M and v0 has it.
     dtype : optional
         Of the vectors: float32, float64, complex64 or complex128. Default: that of the arrays
         given, else JAX's default float. float64 needs ``jax_enable_x64``.
     v0 : (n,) or (n, b), optional
-        A starting guess, for example the eigenvectors of a nearby problem; columns beyond the k-th
-        are not used, nor is any with ``OPinv``, which needs few solves without. What a guess is
-        blind to is looked for, at random. Its derivative is zero.
+        A starting guess, for example the eigenvectors of a nearby problem. Columns beyond the k-th
+        are not used, and no column is used with ``OPinv``, which needs few solves anyway. A guess
+        may miss an eigenvector entirely, so a random search follows. Its derivative is zero.
     preconditioner : operator, optional
         As A: an approximate inverse of A - sigma M, positive definite, for methods "lobpcg" and
         "davidson" and for the derivative's linear systems; see `jax_peig.preconditioners`. Its
-        derivative is zero, as those of the next two are.
+        derivative is zero, and so are those of the next two.
     M_solve : operator, optional
-        As A: M^{-1}, or a rough inverse, for method "chebyshev", and for "lobpcg" without a
-        preconditioner. Default: the reciprocal row sums of M where they resemble it (finite
-        elements), else a polynomial in M.
+        As A: M^{-1} or an approximate inverse of M, for method "chebyshev", and for "lobpcg"
+        without a preconditioner. Default: the reciprocal row sums of M where they approximate it
+        (finite elements), else a polynomial in M.
     OPinv : operator, optional
         As A: (A - sigma M)^{-1}, for "nearest". Without it the folded problem is iterated, with the
-        square of its condition.
+        square of the condition number.
     method : str or method value
         The eigensolver: "auto", or "dense", "chebyshev", "lobpcg", "davidson", each short for
         `Dense`, `Chebyshev`, `LOBPCG`, `Davidson` with their default options, or such a value.
@@ -124,10 +124,9 @@ def partial_eigh(
     -------
     PartialEigh
         ``eigenvalues`` (k,), real, ascending for "smallest", descending for "largest", by distance
-        for "nearest";
-        ``eigenvectors`` (n, k); ``info``, see `Info`. Eigenvalues and vectors are NaN where the
-        problem is not one of a Hermitian A and a positive definite M, or a product gave NaN; where
-        some pairs did not converge they are returned as they are. ``info.status`` tells, and
+        for "nearest"; ``eigenvectors`` (n, k); ``info``, see `Info`. Eigenvalues and vectors are
+        NaN where A is not Hermitian, M is not positive definite, or a product gave NaN. Pairs that
+        did not converge are returned as they are. ``info.status`` tells, and
         ``info.raise_if_failed()`` raises.
 
     Raises
@@ -137,23 +136,23 @@ def partial_eigh(
 
     Notes
     -----
-    *Derivatives* follow M. F. Kasim, arXiv:2011.04366, eqs 2.3-2.12, corrected. A gradient costs
-    one solve of k linear systems with A - lam_j M on the complement of the eigenvectors, by
-    products alone, and one reverse pass through the products; a loss of eigenvalues alone solves
-    no system. The eigensolver runs once.
+    *Derivatives* follow M. F. Kasim, arXiv:2011.04366, eqs 2.3-2.12, corrected. The eigensolver
+    runs once. A gradient costs one solve of k linear systems with A - lam_j M on the complement of
+    the eigenvectors, by matvecs alone, and one reverse pass through the products. A loss of
+    eigenvalues alone solves no system.
 
     *Clusters.* Eigenvalues that cannot be told apart (``info.clusters``) have eigenvectors that are
     an arbitrary basis of their space. The gradient of a loss that does not depend on the basis is
-    right; one that does is ill-posed and gives NaN (``Derivative.on_gauge``). So are losses that
-    weigh the eigenvalues of a cluster differently and use its vectors, the vectors of a cluster
-    that k cuts (``info.cut``), and the phase of a complex vector. A loss of eigenvalues alone gets
-    a generalised gradient at a tie, as ``max`` and ``sort`` do in JAX; its second derivative is NaN
-    where it would need the vectors.
+    right. A loss that depends on it is ill-posed and its gradient is NaN (``Derivative.on_gauge``).
+    So are losses that weigh the eigenvalues of a cluster differently and use its vectors, losses of
+    the vectors of a cluster that k cuts (``info.cut``), and those of the phase of a complex vector.
+    A loss of eigenvalues alone gets a generalised gradient at a tie, as ``max`` and ``sort`` do in
+    JAX; its second derivative is NaN where it would need the vectors.
 
-    *Forward mode* cannot know what its tangents are used for, and returns those of one gauge:
-    inside a cluster the vectors' tangents have no component along its other vectors, and the
-    eigenvalues' tangents are the diagonal of the cluster's block: where a perturbation splits the
-    cluster, their sum is right and each alone is not.
+    *Forward mode* cannot know what its tangents are used for, and returns those of one gauge.
+    Inside a cluster the tangents of vectors have no component along its other vectors, and those of
+    eigenvalues are the diagonal of the cluster's block. Where a perturbation splits the cluster,
+    their sum is right and each alone is not.
 
     Examples
     --------

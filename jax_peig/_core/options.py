@@ -1,4 +1,4 @@
-"""What a caller may choose about derivatives, as one frozen value."""
+"""How derivatives are computed, as one frozen value that the caller may choose."""
 
 import dataclasses
 from collections.abc import Callable
@@ -18,40 +18,42 @@ class Derivative:
     Parameters
     ----------
     solver : {"auto", "semi_iteration", "cg", "minres", "gmres"} or callable
-        The iterative method for the linear systems on the complement of the eigenvectors. "auto"
-        is "cg" with a preconditioner; without one "semi_iteration", a semi-iteration without inner
-        products on the interval that the forward solve knows, deflated by its guard vectors ("cg"
-        after "davidson" with M); "minres" where those do not gain a digit a round, or after a
-        "lobpcg" whose M is not resembled by its row sums; for
-        ``method="dense"`` the full spectrum, which needs no iteration; for ``which="nearest"``
-        "minres", on the shift-inverted systems where OPinv is given. "cg" and "gmres" are those of
-        ``jax.scipy.sparse.linalg``. A callable
+        The solver of the linear systems on the complement of the eigenvectors. "semi_iteration" is
+        Chebyshev's, without inner products, on the interval that the forward solve knows, deflated
+        by its guard vectors. "cg" and "gmres" are those of ``jax.scipy.sparse.linalg``. A callable
         ``solver(matvec, B) -> Z`` is given a positive definite product with blocks (n, k), another
-        matrix for each column, and right-hand sides B (n, k) in the complement.
-        The true residual is computed afresh, whatever the solver says.
+        matrix for each column, and right-hand sides B (n, k) in the complement. "auto" takes
+
+        * the full spectrum after ``method="dense"``, which needs no iteration;
+        * "cg" where a preconditioner is given, and after "davidson" with M;
+        * "minres" for ``which="nearest"``, on the shift-inverted systems where OPinv is given;
+        * "semi_iteration" else, and "minres" where it gains less than a digit a round, or where
+          "lobpcg" found the row sums a poor approximation of M.
+
+        The true residual is always computed afresh, whatever the solver reports.
     tol : float, optional
-        Relative residual of the linear systems. Default: a tenth of the eigenvectors' error,
-        residual over gap, but not below eps^(2/3) nor above 1e-3.
+        Relative residual of the linear systems. Default: a tenth of the eigenvectors' error, which
+        is residual over gap, but not below eps^(2/3) nor above 1e-3.
     max_steps : int, optional
         Bound on the steps of one solve. Default: 10,000.
     preconditioner : operator, optional
-        As in `partial_eigh`, positive definite; default: that of the eigensolver. Its derivative
-        is zero. With an array in it the value is not hashable, as the array is not; nothing in the
-        package needs it to be.
+        As in `partial_eigh`, positive definite. Default: that of the eigensolver. Its derivative is
+        zero. A value with an array in it is not hashable; nothing in the package needs it to be.
     refine : bool
-        Improve the eigenpairs, before they are returned and differentiated, by one step that costs
-        k linear systems like those of a gradient: dX = -S(A X - M X diag(w)). Their error, and that
-        of every derivative, is squared (relative to the gap): for a loose ``tol`` of the
-        eigensolver, or where `derivative_report` finds the gradient too inaccurate.
+        Improve the eigenpairs by one step, before they are returned and differentiated. The step
+        dX = -S(A X - M X diag(w)) costs k linear systems like those of a gradient, and squares the
+        error of the pairs and of every derivative, relative to the gap. It serves a loose ``tol``
+        of the eigensolver, and a gradient that `derivative_report` finds too inaccurate.
     on_gauge : {"nan", "warn", "ignore"}
         What a gradient returns that depends on an arbitrary choice: of the vectors inside a
-        cluster, of a complex vector's phase, of the part of a cluster that k cuts. "ignore" takes
-        the choice of Kasim (2020), "warn" does so and warns on the host. A part of the cotangent
-        counts above 10 sqrt(eps) of the whole, what rounding in a loss leaves, and in a cluster of
-        some width above 100 width / max |w|, what a loss that varies with the eigenvalues adds.
+        cluster, of a complex vector's phase, of the part of a cluster that k cuts. "ignore" returns
+        the number of one choice, that of Kasim (2020); "warn" does so and warns on the host. A part
+        of the cotangent counts as gauge-dependent above 10 sqrt(eps) of the whole, which rounding
+        in a loss leaves, and in a cluster of some width above 100 width / max |w|, which a loss
+        that varies with the eigenvalues adds.
     on_unconverged : {"nan", "warn", "ignore"}
-        What derivatives return where the eigenpairs did not converge, or a linear system is more
-        than ten times above its tolerance and above the rounding of its residual.
+        What derivatives return where the eigenpairs did not converge, or where the residual of a
+        linear system is more than ten times its tolerance and above its own rounding.
 
     Raises
     ------

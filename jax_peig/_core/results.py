@@ -1,4 +1,4 @@
-"""What the solvers return: eigenpairs with a full account of how good they are."""
+"""What the solvers return: eigenpairs, and how good they are."""
 
 import dataclasses
 import enum
@@ -78,11 +78,13 @@ class Info:
         An eigenvalue lies within this distance of each computed one: ||A x - lam M x|| in the
         M^{-1} norm over ||x||_M, plus the rounding of that residual.
     error_estimates : (k,) real
-        The error of each computed eigenvalue as it most likely is (Kato-Temple): of second order in
-        the residual, with the gap that the guard vectors show; not a bound. In the median 4
-        times the true error, see ``tests/benchmarks/bounds.py``.
-    steps, matvecs, matvecs_M : int
-        Iterations, and products of A and of M with one vector.
+        How far each computed eigenvalue most likely is from the exact one (Kato-Temple). It is of
+        second order in the residual, with the gap that the guard vectors show, and it is no bound:
+        its median is 4 times the true error, see ``tests/benchmarks/bounds.py``.
+    steps : int
+        Iterations.
+    matvecs, matvecs_M : int
+        Products of A and of M with one vector each.
     status : int
         A `Status`; ``message`` is its text.
     clusters : (k,) int
@@ -90,19 +92,19 @@ class Info:
     gap : real
         Distance of the k eigenvalues to the others as computed; inf where k = n.
     cut : bool
-        k cuts a cluster: span(X) is not unique and has no derivative.
+        Whether k cuts a cluster: then span(X) is not unique and has no derivative.
     hermiticity_error, hermiticity_error_M : real
-        ||A - A^H|| / ||A||, estimated by a random probe (exact for an array, as it was given).
+        ||A - A^H|| / ||A||, estimated by a random probe; exact for an array, as it was given.
     preconditioner_definite : bool
         False where a random probe showed that the preconditioner, or M_solve, is not Hermitian
-        positive definite. Residuals decide whether the pairs are good all the same.
+        positive definite. The residuals decide whether the pairs are good all the same.
     MX : (n, k) or None
         M X; None without M. `project_gauge` needs it.
     history : (max_steps + 1, k) real or None
-        With ``history=True``: relative residuals before the first and after every step, in the
-        order of the pairs then; NaN from where the iteration ended. None otherwise.
+        With ``history=True``: relative residuals before the first step and after every step, in the
+        order of the pairs at that step; NaN after the end of the iteration. None otherwise.
     method, reason : str
-        The eigensolver that ran, and why it did.
+        The eigensolver that ran, and why it was chosen.
     """
 
     converged: Array
@@ -157,8 +159,8 @@ class Info:
 def _on_host(x: Any, what: str) -> np.ndarray:
     if isinstance(x, jax.core.Tracer):
         raise TypeError(
-            f"Info.{what} was used under a JAX transformation, where values are not known; use it "
-            "on what the transformed function returns, or test info.status there."
+            f"Info.{what} was used under a JAX transformation, where values are not known. Use it "
+            "on the result of the transformed function, or test info.status inside."
         )
     return np.asarray(x)
 
@@ -171,9 +173,9 @@ class Eigenspace(NamedTuple):
     rayleigh : (k, k)
         R = X^H A X, Hermitian, of the dtype of the basis.
     basis : (n, k)
-        X, one M-orthonormal basis of many: X Q with Q^H R Q is as good for every unitary Q.
+        X, one of many M-orthonormal bases: X Q with Q^H R Q is as good for every unitary Q.
     info : Info
-        How good the pairs are from which it is made.
+        How good the pairs are that span the space.
     """
 
     rayleigh: Array
