@@ -51,7 +51,7 @@ def forms_of_solve(m):
     ],
 )
 def test_a_solve_with_the_mass(pencil, form):
-    """A rough inverse of this M, full and of condition 1000, takes many products with it."""
+    """An approximate inverse of this M, full and of condition 1000, takes many products with it."""
     solve = forms_of_solve(pencil.M)[form]
     result = partial_eigh(pencil.A, pencil.M, K, method="chebyshev", M_solve=solve)
     assert int(result.info.status) == Status.CONVERGED

@@ -59,7 +59,7 @@ def check_kind(method, kind, values, seed, is_diagonal, **options):
 @each_method
 @hypothesis.given(values=repeated(), seed=st.integers(0, 2**31), is_diagonal=st.booleans())
 def test_drawn_spectra(method, kind, values, seed, is_diagonal):
-    # The filter wants a rough inverse of M, which these have none of.
+    # The filter wants an approximate inverse of M, and these have none.
     beyond = method == "chebyshev" and kind.endswith("M")
     assert check_kind(method, KINDS[kind], values, seed, is_diagonal) or beyond
 

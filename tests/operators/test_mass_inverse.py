@@ -1,4 +1,4 @@
-"""The rough inverse of M that the filter of "chebyshev" takes, against LAPACK."""
+"""The approximate inverse of M that the filter of "chebyshev" takes, against LAPACK."""
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ SPECTRA = {
 
 
 @pytest.mark.parametrize("kind", SPECTRA)
-def test_rough_inverse_is_positive_definite(kind):
+def test_approximate_inverse_is_positive_definite(kind):
     """For every start of the Lanczos steps that bound M's spectrum; an indefinite one diverges."""
     values = SPECTRA[kind]
     vectors = np.linalg.qr(np.random.default_rng(0).normal(size=(N, N)))[0]
@@ -88,7 +88,7 @@ def test_the_derivative_after_lobpcg(resembles):
 @pytest.mark.parametrize(
     "solve",
     [False, pytest.param(True, marks=pytest.mark.slow)],
-    ids=["rough inverse", "M_solve"],
+    ids=["approximate inverse", "M_solve"],
 )
 def test_a_guess_with_a_mass(solve):
     """The filter leaves it to LOBPCG: half of the products, the same pairs, the same gradient."""
