@@ -1,20 +1,19 @@
 """Chebyshev-filtered subspace iteration (Zhou, Saad, Tiago and Chelikowsky, 2006).
 
-Every step multiplies a block X of Ritz vectors by a polynomial p in the operator, small on the
-unwanted part of the spectrum and fast growing below it, and finds the best vectors in the result:
+Every step multiplies a block X of Ritz vectors by a polynomial p in the operator, which is small on
+the unwanted part of the spectrum and grows fast below it. Rayleigh-Ritz finds the best vectors in
+the result:
 
-    Y = p(A) X,  H = Y^H A Y,  G = Y^H M Y,   X <- Y C  with  H C = G C diag(theta),  C^H G C = I
+    Y = p(C) X,  H = Y^H A Y,  G = Y^H M Y,   X <- Y Z  with  H Z = G Z diag(theta),  Z^H G Z = I
 
-The filter (``chebyshev_filter.py``) is a loop of products and additions alone, without inner
-products, which the compiler fuses with the product: hence its speed where a product is cheap. On P1
-to P5 it spends 2.5 to 6.1 times the products of "davidson". The block is wider than k by guard
-vectors: they decide the growth of p at the k-th pair, show the (k+1)-th eigenvalue and find further
-copies of repeated ones.
+The filter (``chebyshev_filter.py``) is a loop of products and additions alone. It has no inner
+products, and the compiler fuses it with the product: hence its speed where a product is cheap. The
+block is wider than k by guard vectors. They decide the growth of p at the k-th pair, show the
+(k+1)-th eigenvalue, and find further copies of repeated ones.
 
-Eigenvalues nearest to sigma are the smallest of the folded problem (M^{-1} (A - sigma M))^2. Its
-filter is applied, but Rayleigh-Ritz stays that of A; its pairs are ordered by
-(theta - sigma)^2 + ||r||^2, the folded Rayleigh quotient, which puts spurious Ritz values last.
-With a caller's solve the filter takes the inverse instead, in a few steps of low degree.
+C is A itself where M = I (``spectral_transformation.py``). Eigenvalues nearest to sigma are the
+smallest of a transformed problem. Its filter is applied, but Rayleigh-Ritz stays that of (A, M).
+The pairs are ordered by (theta - sigma)^2 + ||r||^2, which puts spurious Ritz values last.
 """
 
 import dataclasses
@@ -26,6 +25,7 @@ import jax.numpy as jnp
 from jax_peig._core import blocks
 from jax_peig._core.types import Array, Block, BlockFunction
 from jax_peig._eigensolvers import chebyshev_filter, warm_start
+from jax_peig._eigensolvers.chebyshev_filter import Filter
 from jax_peig._eigensolvers.completeness import (
     CompletenessResult,
     check_completeness,
@@ -44,6 +44,16 @@ from jax_peig._eigensolvers.convergence import (
 )
 from jax_peig._eigensolvers.iterative import IterativeMethod, Pencil, Task
 from jax_peig._eigensolvers.problem import Structure
+from jax_peig._eigensolvers.spectral_transformation import (
+    Folded,
+    FoldedResidualBased,
+    Pairs,
+    Progression,
+    ResidualBased,
+    ShiftInverted,
+    Standard,
+    Transformation,
+)
 from jax_peig._operators.mass_inverse import ApproximateInverse
 from jax_peig._operators.operator import Operator
 from jax_peig._operators.probe import STEPS
@@ -162,26 +172,6 @@ class Bounds(NamedTuple):
     interval: tuple[Array, Array]  # that encloses the spectrum of sign A, or of sign D A
 
 
-class _State(NamedTuple):
-    x: Block
-    ax: Block
-    mx: Block | None
-    theta: Array
-    place: Array  # what is filtered by, ascending: theta, or the folded Rayleigh quotients
-    relative: Array  # residuals
-    upper: Array  # end of the damped interval
-    # Of the largest relative residual of the wanted pairs, and of the `separation_ratio`.
-    progress: Progress
-    step: Array
-    matvecs: Array
-    matvecs_M: Array
-    finite: Array
-    definite: Array
-    found: Array  # the set is complete
-    done: Array
-    history: Array
-
-
 def solve(
     pencil: Pencil,
     bounds: Bounds,
@@ -206,31 +196,50 @@ def solve(
     a, m, norms, worthwhile = pencil
     inverse, interval = bounds
     if sigma is None:
-        filter_ = chebyshev_filter.Filter(a, m, inverse, interval, norms, rule, None, None)
-        return _iterate(_Iteration(a, m, filter_, norms, rule, key, None), start, worthwhile)
+        signed = _signed(a, rule.sign)
+        c = Standard(signed) if inverse is None else ResidualBased(signed, inverse, interval[0])
+        iteration = _Iteration(signed, m, Filter(c, interval, norms, rule), key)
+        return _iterate(iteration, start, worthwhile, inverse)
     # Squares of eigenvalues neither overflow nor vanish for A / unit.
     unit = _power_of_two(norms[0] * blocks.reciprocal(norms[1]))
     low, high = (end / unit for end in interval)
-    filter_ = chebyshev_filter.Filter(
-        _times(a, 1 / unit), m, inverse, (low, high), (norms[0] / unit, norms[1]), rule,
-        sigma / unit, None if op_inv is None else _times(op_inv, unit),
-    )  # fmt: skip
-    iteration = _Iteration(filter_.operator, m, filter_, filter_.norms, rule, key, filter_.sigma)
-    ritz = _iterate(iteration, start, worthwhile)
-    return ritz._replace(values=ritz.values * unit, AX=ritz.AX * unit.astype(ritz.AX.dtype))
+    scaled = _times(a, 1 / unit)
+    scaled_solve = None if op_inv is None else _times(op_inv, unit)
+    interior = _interior(scaled, m, inverse, scaled_solve, sigma / unit)
+    filter_ = Filter(interior, (low, high), (norms[0] / unit, norms[1]), rule)
+    ritz = _iterate(_Iteration(scaled, m, filter_, key), start, worthwhile)
+    return ritz._replace(
+        values=ritz.values * unit, AX=ritz.AX * unit.astype(ritz.AX.dtype), spectrum=None
+    )
+
+
+def _interior(
+    a: BlockFunction,
+    m: Operator | None,
+    inverse: ApproximateInverse | None,
+    solve: BlockFunction | None,
+    sigma: Array,
+) -> Transformation:
+    """C for the eigenvalues nearest to sigma."""
+    if solve is not None:
+        return ShiftInverted(solve, m, sigma)
+    if m is None or inverse is None:
+        return Folded(a, sigma)
+    return FoldedResidualBased(a, inverse, jnp.zeros_like(sigma), m, sigma)
+
+
+def _signed(operator: BlockFunction, sign: int) -> BlockFunction:
+    """V -> sign A V."""
+    return lambda block, /: sign * operator(block)
 
 
 def _times(operator: BlockFunction, factor: Array) -> BlockFunction:
     """V -> factor A V."""
-
-    def product(block: Block, /) -> Block:
-        return operator(block) * factor.astype(block.dtype)
-
-    return product
+    return lambda block, /: operator(block) * factor.astype(block.dtype)
 
 
 def _power_of_two(x: Array) -> Array:
-    """The one at or above x > 0, which rounds nothing; 1 for what has none."""
+    """The power at or above x > 0, which rounds nothing; 1 where x has none."""
     usable = (x > 0) & jnp.isfinite(x)
     return jnp.ldexp(jnp.ones_like(x), jnp.frexp(jnp.where(usable, x, 1))[1])
 
@@ -244,27 +253,26 @@ def improve(
 ) -> tuple[Ritz, Array]:
     """Improve a guess (n, k) of a problem without M, and say whether that was all it took.
 
-    The filter improves the guess alone, for a few steps. Random vectors in the complement show
-    whether it is complete, and are returned behind it as guard vectors. For a guess that is poor or
-    misses a wanted vector the answer is no.
+    The filter improves the guess alone, for a few steps. A completeness check follows, whose
+    vectors are returned behind the pairs as guard vectors. For a poor guess, or one that misses an
+    eigenvector, the answer is no.
     """
     a, _, norms, worthwhile = pencil
-    key, key_of_check = jax.random.split(key)
-    few = rule._replace(max_steps=min(GUESS_STEPS, rule.max_steps))
-    filter_ = chebyshev_filter.Filter(
-        a, None, None, interval, norms, few, None, None, chebyshev_filter.GUESS
-    )
-    ritz = _iterate(_Iteration(a, None, filter_, norms, few, key, None), guess, worthwhile)
+    key, check_key = jax.random.split(key)
+    short = rule._replace(max_steps=min(GUESS_STEPS, rule.max_steps))
+    signed = _signed(a, rule.sign)
+    filter_ = Filter(Standard(signed), interval, norms, short, chebyshev_filter.GUESS)
+    ritz = _iterate(_Iteration(signed, None, filter_, key), guess, worthwhile)
     if rule.k == guess.shape[0]:
         return ritz, jnp.asarray(ritz.complete)  # there is nothing else
 
-    asked = ritz.complete & worthwhile
+    converged = ritz.complete & worthwhile
 
     def check() -> CompletenessResult:
-        return check_completeness(filter_, ritz, interval[1], key_of_check, asked)
+        return check_completeness(filter_, ritz, interval[1], check_key, converged)
 
     unchecked = jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype), jax.eval_shape(check))
-    found = jax.lax.cond(asked, check, lambda: unchecked)
+    found = jax.lax.cond(converged, check, lambda: unchecked)
     both = ritz._replace(
         values=jnp.concatenate([ritz.values, rule.sign * found.theta]),
         vectors=jnp.concatenate([ritz.vectors, found.y], axis=1),
@@ -276,15 +284,47 @@ def improve(
     return both, found.complete
 
 
-def _iterate(iteration: "_Iteration", start: Block, worthwhile: Array) -> Ritz:
-    rule, begin = iteration.rule, iteration.begin(start, worthwhile)
+# -- the iteration ---------------------------------------------------------------------------------
+
+
+class _State(NamedTuple):
+    pairs: Pairs
+    upper: Array  # end of the damped interval
+    # Of the largest relative residual of the wanted pairs, and of the `separation_ratio`.
+    progress: Progress
+    step: Array
+    matvecs: Array
+    matvecs_M: Array
+    finite: Array
+    definite: Array
+    found: Array  # the set is complete
+    done: Array
+    history: Array
+
+
+class _Whitened(NamedTuple):
+    """A block V, M V, and Q such that V Q is orthonormal."""
+
+    block: Block
+    dual: Block
+    q: Array
+
+
+def _iterate(
+    iteration: "_Iteration",
+    start: Block,
+    worthwhile: Array,
+    inverse: ApproximateInverse | None = None,
+) -> Ritz:
+    rule, begin = iteration.filter.rule, iteration.begin(start, worthwhile)
     end = jax.lax.while_loop(lambda s: ~s.done, iteration.iterate, begin)
     rule.monitor.finish(end.step)
+    pairs = end.pairs
     return Ritz(
-        values=rule.sign * end.theta,
-        vectors=end.x,
-        AX=rule.sign * end.ax,
-        MX=end.x if end.mx is None else end.mx,
+        values=rule.sign * pairs.theta,
+        vectors=pairs.x,
+        AX=rule.sign * pairs.ax,
+        MX=pairs.x if pairs.mx is None else pairs.mx,
         steps=jnp.maximum(end.step, 0),
         matvecs=end.matvecs,
         matvecs_M=end.matvecs_M,
@@ -293,38 +333,28 @@ def _iterate(iteration: "_Iteration", start: Block, worthwhile: Array) -> Ritz:
         definite=end.definite,
         history=end.history,
         complete=end.found,
-        spectrum=None
-        if iteration.sigma is not None
-        else Spectrum(end.upper, iteration.filter.inverse),
+        spectrum=Spectrum(end.upper, inverse),
     )
 
 
 class _Iteration(NamedTuple):
-    """The pencil (sign A, M), and what is wanted of it."""
+    """The pencil (sign A, M), and how it is filtered."""
 
-    operator: BlockFunction
+    operator: BlockFunction  # sign A
     mass: Operator | None
-    filter: chebyshev_filter.Filter
-    norms: tuple[Array, Array]
-    rule: StoppingRule
+    filter: Filter
     key: Array
-    sigma: Array | None
-
-    def a(self, block: Block) -> Block:
-        return self.rule.sign * self.operator(block)
 
     def begin(self, start: Block, worthwhile: Array) -> _State:
-        real = jnp.finfo(start.dtype).dtype
+        """Nothing is known but a block."""
+        real, rule = jnp.finfo(start.dtype).dtype, self.filter.rule
         zero, width = jnp.zeros_like(start), start.shape[1]
         count = jnp.array(0)
+        unknown = jnp.full(width, jnp.inf, real)
+        mx = None if self.mass is None else zero
         return _State(
-            x=start,
-            ax=zero,
-            mx=None if self.mass is None else zero,
-            theta=jnp.zeros(width, real),
-            place=jnp.full(width, jnp.inf, real),
-            relative=jnp.full(width, jnp.inf, real),
-            upper=self.filter.upper(),
+            pairs=Pairs(start, zero, mx, jnp.zeros(width, real), unknown, unknown),
+            upper=self.filter.transformation.first_upper(self.filter.spectrum),
             progress=Progress.begin(jnp.zeros(2, real), count),
             step=count - 1,  # the first is Rayleigh-Ritz in the span of the start alone
             matvecs=count,
@@ -333,80 +363,87 @@ class _Iteration(NamedTuple):
             definite=jnp.array(True),
             found=jnp.array(False),
             done=~worthwhile,
-            history=self.rule.monitor.begin(self.rule.k, start.dtype),
+            history=rule.monitor.begin(rule.k, start.dtype),
         )
 
     def iterate(self, state: _State) -> _State:
-        pairs = chebyshev_filter.Pairs(
-            state.x, state.ax, state.mx, state.theta, state.place, state.relative
-        )
+        """One step."""
         none = jnp.zeros_like(state.matvecs)
         block, matvecs, matvecs_M = jax.lax.cond(
             state.step < 0,
-            lambda: (state.x, none, none),
-            lambda: self.filter(pairs, state.upper, state.step),
+            lambda: (state.pairs.x, none, none),
+            lambda: self.filter(state.pairs, state.upper, state.step),
         )
         after = state._replace(
             step=state.step + 1,
             matvecs=state.matvecs + matvecs,
             matvecs_M=state.matvecs_M + matvecs_M,
         )
-        return self.judge(self.rayleigh_ritz(after, block))
+        return self.judge(*self.sort(self.rayleigh_ritz(after, block)))
 
     def rayleigh_ritz(self, state: _State, block: Block) -> _State:
         """The best pairs in the span of ``block``, every product computed afresh."""
-        dtype, width = block.dtype, block.shape[1]
         block = blocks.unit_columns(block)
-        product = multiply(self.mass, block)
-        g = blocks.gram(block, product)
-        small, negative = blocks.orthonormalizer(g)
-
-        def again(block):
-            """Orthonormal first; random columns for those that were dependent to rounding."""
-            key = jax.random.fold_in(self.key, state.step)
-            fresh = blocks.random_block(key, block.shape[0], width, dtype)
-            ortho = block @ small
-            fresh = blocks.project_out(fresh, ortho, product @ small)
-            fresh = blocks.unit_columns(fresh)
-            block = blocks.where_columns(blocks.nonzero_columns(small), ortho, fresh)
-            dual = multiply(self.mass, block)
-            g = blocks.gram(block, dual)
-            return block, dual, g, blocks.orthonormalizer(g)[0]
-
-        ill = _condition(small, g) > CONDITION
-        block, product, g, small = jax.lax.cond(
-            ill, again, lambda block: (block, product, g, small), block
+        dual = multiply(self.mass, block)
+        g = blocks.gram(block, dual)
+        q, negative = blocks.orthonormalizer(g)
+        once = _Whitened(block, dual, q)
+        ill = _condition(q, g) > CONDITION
+        block, dual, q = jax.lax.cond(
+            ill, lambda: self.whiten_again(once, state.step), lambda: once
         )
-        image = self.a(block)
-        theta, c = blocks.rayleigh_ritz(blocks.gram(block, image), whitener=small)
+        image = self.operator(block)
+        theta, c = blocks.rayleigh_ritz(blocks.gram(block, image), whitener=q)
+        width = block.shape[1]
         mass_products = 0 if self.mass is None else width * (1 + ill.astype(int))
+        mx = None if self.mass is None else dual @ c
         return state._replace(
-            x=block @ c,
-            ax=image @ c,
-            mx=None if self.mass is None else product @ c,
-            theta=theta,
+            pairs=state.pairs._replace(x=block @ c, ax=image @ c, mx=mx, theta=theta),
             matvecs=state.matvecs + width,
             matvecs_M=state.matvecs_M + mass_products,
             definite=state.definite & ~negative,
         )
 
-    def judge(self, state: _State) -> _State:
-        """Residuals, the order of the pairs, and whether to stop."""
-        rule = self.rule
-        state, lengths = self.ordered(state)
-        relative = relative_residuals(lengths, state.theta, self.norms)
+    def whiten_again(self, once: _Whitened, step: Array) -> _Whitened:
+        """Orthonormal to rounding; random columns in place of those that were dependent."""
+        block, dual, q = once
+        (n, width), key = block.shape, jax.random.fold_in(self.key, step)
+        fresh = blocks.random_block(key, n, width, block.dtype)
+        ortho = block @ q
+        fresh = blocks.unit_columns(blocks.project_out(fresh, ortho, dual @ q))
+        block = blocks.where_columns(blocks.nonzero_columns(q), ortho, fresh)
+        dual = multiply(self.mass, block)
+        return _Whitened(block, dual, blocks.orthonormalizer(blocks.gram(block, dual))[0])
+
+    def sort(self, state: _State) -> tuple[_State, Lengths]:
+        """The pairs in the order of their place, their lengths; the interval made safe."""
+        x, ax, mx, theta = state.pairs[:4]
+        c = self.filter.transformation
+        r = blocks.residuals(ax, x if mx is None else mx, theta)
+        # ||r|| in the M^{-1} norm, about: ||x|| is some ||M||^{-1/2}, one without M.
+        lengths = Lengths.of(r, theta, x, self.filter.norms)
+        length = lengths.r * lengths.x
+        pairs = state.pairs._replace(place=c.places(theta, length))
+        if not c.in_order:
+            order = jnp.argsort(pairs.place)
+            pairs, lengths, length = jax.tree.map(lambda t: t[..., order], (pairs, lengths, length))
+        rose = (state.step > 1) & (pairs.place[-1] > state.pairs.place[-1])
+        upper = c.raised(state.upper, Progression(pairs.place, length, rose))
+        return state._replace(pairs=pairs, upper=upper), lengths
+
+    def judge(self, state: _State, lengths: Lengths) -> _State:
+        """Whether to stop."""
+        rule, theta = self.filter.rule, state.pairs.theta
+        relative = relative_residuals(lengths, theta, self.filter.norms)
         worst = jnp.max(relative[: rule.k])
-        line = state.theta
-        if self.sigma is not None:
-            line = jnp.sqrt(jnp.abs(state.place))
-            line = line if self.filter.op_inv is None else 1 / line
-        found = guards_show_complete(settled(line, lengths, relative, rule), rule)
-        finite = state.finite & jnp.all(jnp.isfinite(state.theta) & jnp.isfinite(lengths.r))
-        reached = jnp.stack([worst, separation_ratio(line, lengths, rule)])
-        progress = state.progress.after(reached)
+        distances = self.filter.transformation.distances(state.pairs.place)
+        found = guards_show_complete(settled(distances, lengths, relative, rule), rule)
+        finite = state.finite & jnp.all(jnp.isfinite(theta) & jnp.isfinite(lengths.r))
+        separation = separation_ratio(distances, lengths, rule)
+        progress = state.progress.after(jnp.stack([worst, separation]))
         stuck = progress.stalled(PATIENCE, worst)
         return state._replace(
-            relative=relative,
+            pairs=state.pairs._replace(relative=relative),
             progress=progress,
             finite=finite,
             found=found,
@@ -416,39 +453,9 @@ class _Iteration(NamedTuple):
             ),
         )
 
-    def ordered(self, state: _State) -> tuple[_State, Lengths]:
-        """The pairs in the order of their place, their lengths; the interval made safe."""
-        dual = state.x if state.mx is None else state.mx
-        r = blocks.residuals(state.ax, dual, state.theta)
-        # ||r|| in the M^{-1} norm, about: ||x|| is some ||M||^{-1/2}, one without M.
-        lengths = Lengths.of(r, state.theta, state.x, self.norms)
-        length = lengths.r * lengths.x
-        if self.sigma is None:
-            place, reach = state.theta, state.theta[-1] + length[-1]
-        else:
-            place = (state.theta - self.sigma) ** 2 + length**2
-            if self.filter.op_inv is not None:
-                place = -1 / jnp.where(place > 0, place, jnp.finfo(place.dtype).tiny)
-            order = jnp.argsort(place)
-            place, reach = place[order], jnp.max(place)
-            mx = None if state.mx is None else state.mx[:, order]
-            state = state._replace(
-                x=state.x[:, order], ax=state.ax[:, order], mx=mx, theta=state.theta[order]
-            )
-            lengths = Lengths(lengths.r[order], lengths.x[order])
-        if self.filter.op_inv is not None:
-            upper = state.upper
-        elif self.mass is None:
-            upper = jnp.maximum(state.upper, reach)  # an eigenvalue lies within ||r|| of theta
-        else:
-            # The largest Ritz value falls, unless the interval ends below the spectrum of D A.
-            rose = (state.step > 1) & (place[-1] > state.place[-1])
-            upper = state.upper + jnp.where(rose, 0.1 * (state.upper - place[0]), 0)
-        return state._replace(place=place, upper=upper), lengths
 
-
-def _condition(small: Array, g: Array) -> Array:
+def _condition(q: Array, g: Array) -> Array:
     """Condition number of the scaled Gram matrix ``g``, from its orthonormalizer."""
-    scaled = small * jnp.sqrt(jnp.abs(jnp.diagonal(g)))[:, None].astype(small.dtype)
+    scaled = q * jnp.sqrt(jnp.abs(jnp.diagonal(g)))[:, None].astype(q.dtype)
     inverse = blocks.column_norms(scaled) ** 2
     return jnp.where(jnp.all(inverse > 0), jnp.max(inverse), jnp.inf)

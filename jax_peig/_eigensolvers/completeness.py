@@ -34,7 +34,7 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block, DTypeLike
-from jax_peig._eigensolvers.chebyshev_filter import Filter, Interval, Pairs, half_width
+from jax_peig._eigensolvers.chebyshev_filter import Filter, half_width
 from jax_peig._eigensolvers.convergence import (
     SAFETY,
     Lengths,
@@ -42,6 +42,7 @@ from jax_peig._eigensolvers.convergence import (
     StoppingRule,
     relative_residuals,
 )
+from jax_peig._eigensolvers.spectral_transformation import Interval, Pairs
 
 # A guard vector shows another eigenvalue if its error bound is no more than this part of its
 # distance to the k-th value.
@@ -231,7 +232,7 @@ class _Check(NamedTuple):
         """Rayleigh-Ritz in the complement, and the components of the new vectors."""
         q, _ = blocks.orthonormalizer(blocks.gram(block, block))
         block = self.project(block @ q)
-        ay = self.filter.rule.sign * self.filter.operator(block)
+        ay = self.filter.transformation.product(block)
         root, alive = blocks.inverse_root(blocks.gram(block, block))
         theta, c = blocks.rayleigh_ritz(blocks.gram(block, ay), whitener=root, alive=alive)
         turned = jnp.abs(q @ c) ** 2
@@ -265,7 +266,7 @@ class _Check(NamedTuple):
         lower = jnp.minimum(theta[-1], (state.upper + theta[-1]) / 2)
         half = half_width(lower, state.upper, self.values[0])
         place = jnp.broadcast_to(self.values[-1], theta.shape)
-        interval = Interval(lower + half, half, place, jnp.zeros(theta.shape, bool))
+        interval = Interval(lower + half, half, place)
         degree = self.degree(interval, state.evidence.shortfall)
         pairs = Pairs(state.y, state.ay, None, theta, place, theta)
         block = self.project(self.filter.polynomial(pairs, interval, degree))
