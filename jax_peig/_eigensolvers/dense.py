@@ -39,6 +39,7 @@ class Dense(Method):
 
     name: ClassVar[str] = "dense"
     default_max_steps: ClassVar[int] = 1
+    finds_all: ClassVar[bool] = True
 
     def block_width(self, n: int, k: int) -> int:
         """The width of the blocks that A is mostly applied to."""

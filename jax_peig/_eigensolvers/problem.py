@@ -107,6 +107,7 @@ class Method(abc.ABC):
 
     name: ClassVar[str]  # its short name
     default_max_steps: ClassVar[int]
+    finds_all: ClassVar[bool] = False  # all n pairs, so that the gap is known like the pairs
 
     @property
     def steps(self) -> int | None:

@@ -16,6 +16,7 @@ from jax_peig._core.checks import is_array
 from jax_peig._core.results import Info, Status
 from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
 from jax_peig._derivatives.rules import SpaceRule
+from jax_peig._eigensolvers.choose import METHODS
 from jax_peig._singular.dilation import Rectangular, halves, rectangular
 from jax_peig._singular.svd import Triplets, triplets
 
@@ -258,7 +259,7 @@ def singular_value_threshold(
     m, n = given.dilation.shape
     converged = found.info.status == Status.CONVERGED
     # The next one is known to a tenth of its distance where it did not have to converge.
-    known = 1.0 if found.info.method == "dense" else 0.9
+    known = 1.0 if METHODS[found.info.method].finds_all else 0.9
     level = jnp.asarray(t).astype(s.dtype)
     covered = jnp.array(True) if k == min(m, n) else s[-1] - known * found.info.gap <= level
     image = _thresholded(found, level)
