@@ -13,7 +13,7 @@ import scipy.io
 import scipy.linalg
 import scipy.sparse
 
-from jax_peig._cli import demo
+from jax_peig._cli import demo, matrix_market, membrane
 from jax_peig._cli import main as program
 
 LUND = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -69,21 +69,21 @@ def rough():
 def test_products_are_those_of_the_assembled_matrices(rough):
     density, k_matrix, m_matrix = rough
     block = np.random.default_rng(2).standard_normal((64, 3))
-    stiffness = demo.MembraneStiffness(8)(jnp.asarray(block))
-    mass = demo.MembraneMass(jnp.asarray(density))(jnp.asarray(block))
+    stiffness = membrane.MembraneStiffness(8)(jnp.asarray(block))
+    mass = membrane.MembraneMass(jnp.asarray(density))(jnp.asarray(block))
     np.testing.assert_allclose(stiffness, k_matrix @ block, atol=1e-13)
     np.testing.assert_allclose(mass, m_matrix @ block, atol=1e-15)
 
 
 def test_products_are_linear_symmetric_and_positive(rough):
     density, _, _ = rough
-    k_dense, m_dense = (np.asarray(x) for x in demo.dense_matrices(jnp.asarray(density)))
+    k_dense, m_dense = (np.asarray(x) for x in membrane.dense_matrices(jnp.asarray(density)))
     for matrix in (k_dense, m_dense):
         np.testing.assert_allclose(matrix, matrix.T, atol=1e-15)
         assert np.linalg.eigvalsh(matrix)[0] > 0.0
     rng = np.random.default_rng(3)
     x, y = rng.standard_normal((2, 64, 2))
-    mass = demo.MembraneMass(jnp.asarray(density))
+    mass = membrane.MembraneMass(jnp.asarray(density))
     left = mass(jnp.asarray(2.0 * x - 3.0 * y))
     right = 2.0 * mass(jnp.asarray(x)) - 3.0 * mass(jnp.asarray(y))
     np.testing.assert_allclose(left, right, atol=1e-15)
@@ -95,7 +95,7 @@ def test_mass_is_differentiated_in_the_density(rough):
     x = np.random.default_rng(4).standard_normal((64, 1))
 
     def energy(rho):
-        return jnp.sum(jnp.asarray(x) * demo.MembraneMass(rho)(jnp.asarray(x)))
+        return jnp.sum(jnp.asarray(x) * membrane.MembraneMass(rho)(jnp.asarray(x)))
 
     gradient = jax.grad(energy)(jnp.asarray(density))
     assert np.all(np.asarray(gradient) > 0.0)
@@ -108,18 +108,18 @@ def test_mass_is_differentiated_in_the_density(rough):
 def test_exact_spectrum(grid):
     k_matrix, m_matrix = assembled(np.ones((grid + 1, grid + 1)))
     w = scipy.linalg.eigh(k_matrix.toarray(), m_matrix.toarray(), eigvals_only=True)
-    exact = demo.exact_eigenvalues(grid, grid * grid)
+    exact = membrane.exact_eigenvalues(grid, grid * grid)
     np.testing.assert_allclose(w, exact, rtol=1e-12)
-    assert demo.cluster_sizes(exact)[:5] == [1, 2, 1, 2, 2]
-    assert sum(demo.cluster_sizes(exact)) == grid * grid
+    assert membrane.cluster_sizes(exact)[:5] == [1, 2, 1, 2, 2]
+    assert sum(membrane.cluster_sizes(exact)) == grid * grid
 
 
 def test_the_direction_splits_the_pair_at_the_rate_printed():
     grid, step = 10, 1e-4
-    direction = demo.splitting_direction(grid)
+    direction = membrane.splitting_direction(grid)
     k_matrix, m_matrix = (x.toarray() for x in assembled(np.ones((grid + 1, grid + 1))))
     w, x = scipy.linalg.eigh(k_matrix, m_matrix)
-    rate = demo.splitting_rate(jnp.asarray(x[:, 1:3]), w[1], jnp.asarray(direction))
+    rate = membrane.splitting_rate(jnp.asarray(x[:, 1:3]), w[1], jnp.asarray(direction))
     moved = scipy.linalg.eigh(
         k_matrix, assembled(1.0 + step * direction)[1].toarray(), eigvals_only=True
     )
@@ -131,12 +131,14 @@ def test_the_loss_is_gauge_free_and_the_usual_way_has_its_value():
     grid = 10
     k_matrix, m_matrix = (x.toarray() for x in assembled(np.ones((grid + 1, grid + 1))))
     _, x = scipy.linalg.eigh(k_matrix, m_matrix)
-    weights = jnp.asarray(demo.rough_weights(grid))
+    weights = jnp.asarray(membrane.rough_weights(grid))
     turned = x[:, :3].copy()
     turned[:, 1:] = turned[:, 1:] @ np.array([[0.6, -0.8], [0.8, 0.6]])
-    value = demo.amplitude_loss(jnp.asarray(x[:, :3]), weights)
-    np.testing.assert_allclose(demo.amplitude_loss(jnp.asarray(turned), weights), value, rtol=1e-13)
-    usual = demo.dense_amplitude_loss(jnp.ones((grid + 1, grid + 1)), weights, 3)
+    value = membrane.amplitude_loss(jnp.asarray(x[:, :3]), weights)
+    np.testing.assert_allclose(
+        membrane.amplitude_loss(jnp.asarray(turned), weights), value, rtol=1e-13
+    )
+    usual = membrane.dense_amplitude_loss(jnp.ones((grid + 1, grid + 1)), weights, 3)
     np.testing.assert_allclose(usual, value, rtol=1e-12)
 
 
@@ -147,7 +149,7 @@ def test_demonstration(capsys):
     code, out, err = run(capsys, "--grid", 14)
     assert (code, err) == (0, ""), out
     rows = table(out)
-    exact = demo.exact_eigenvalues(14, 8)
+    exact = membrane.exact_eigenvalues(14, 8)
     assert len(rows) == 8
     np.testing.assert_allclose([float(row[1]) for row in rows], exact, rtol=1e-9)
     np.testing.assert_allclose([float(row[2]) for row in rows], exact, rtol=1e-11)
@@ -182,10 +184,10 @@ def test_a_check_that_does_not_hold_is_said_and_counted(capsys):
 
 def test_a_demonstration_that_fails_exits_with_one(capsys, monkeypatch):
     """Wrong exact eigenvalues must be seen."""
-    exact = demo.exact_eigenvalues
-    monkeypatch.setattr(demo, "exact_eigenvalues", lambda grid, k: exact(grid, k) * (1 + 1e-6))
-    monkeypatch.setattr(program, "show_gradient", lambda grid, checks: None)
-    monkeypatch.setattr(program, "show_usual_way", lambda grid, checks: None)
+    exact = membrane.exact_eigenvalues
+    monkeypatch.setattr(membrane, "exact_eigenvalues", lambda grid, k: exact(grid, k) * (1 + 1e-6))
+    monkeypatch.setattr(demo, "show_gradient", lambda grid, checks: None)
+    monkeypatch.setattr(demo, "show_usual_way", lambda grid, checks: None)
     code, out, _ = run(capsys, "--grid", 8)
     assert code == 1
     assert "A CHECK DOES NOT HOLD" in out
@@ -193,8 +195,8 @@ def test_a_demonstration_that_fails_exits_with_one(capsys, monkeypatch):
 
 def test_preconditioner_is_symmetric_positive_and_close_to_the_inverse():
     """Eigenvalues of its product with K: in (0, 2), within 0.12 of 1 on K's upper spectrum."""
-    k_matrix, _ = demo.dense_matrices(jnp.ones((13, 13)))
-    inverse = np.asarray(demo.membrane_preconditioner(12) @ jnp.eye(144))
+    k_matrix, _ = membrane.dense_matrices(jnp.ones((13, 13)))
+    inverse = np.asarray(membrane.membrane_preconditioner(12) @ jnp.eye(144))
     np.testing.assert_allclose(inverse, inverse.T, atol=1e-13)
     assert np.linalg.eigvalsh(inverse)[0] > 0.0
     w = scipy.linalg.eigh(k_matrix, np.linalg.inv(inverse), eigvals_only=True)
@@ -267,7 +269,7 @@ def test_save(capsys, tmp_path):
 
 def test_largest_sparse_order_goes_iteratively(capsys, tmp_path):
     """Above the dense order: a path graph's Laplacian, eigenvalues 2 - 2 cos(p pi / (n + 1))."""
-    n, k = program._DENSE_ORDER + 200, 2
+    n, k = matrix_market.DENSE_ORDER + 200, 2
     # Potential steps at both ends pull two eigenvalues well away from the rest of the spectrum.
     d = np.zeros(n)
     d[[0, -1]] = 3.0, 2.0
@@ -319,7 +321,7 @@ def test_lund(capsys):
     if not all(path.is_file() for path in files):
         pytest.skip(f"no Lund matrices in {LUND}: they are shared data, not part of the project")
     k_matrix, m_matrix = (
-        scipy.io.mmread(path, **program.AS_SPARSE_ARRAYS).toarray() for path in files
+        scipy.io.mmread(path, **matrix_market.AS_SPARSE_ARRAYS).toarray() for path in files
     )
     code, out, err = run(capsys, *files, "-k", 10)
     assert (code, err) == (0, ""), out

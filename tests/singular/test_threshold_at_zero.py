@@ -90,7 +90,7 @@ def test_a_sparse_matrix_is_explicit():
     ("values", "shape", "dtype"),
     [
         ((3, 3, 0), (5, 3), np.complex128),
-        ((0, 0), (2, 3), np.float64),
+        pytest.param((0, 0), (2, 3), np.float64, marks=pytest.mark.slow),
         *(
             pytest.param(values, shape, dtype, marks=pytest.mark.slow)
             for values in ((3, 3, 0), (3, 2, 1), (0, 0, 0))
