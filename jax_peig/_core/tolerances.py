@@ -1,4 +1,4 @@
-"""Every default tolerance and threshold, a function of dtype, each with its reason."""
+"""Default tolerances and thresholds that depend on the dtype, each with its reason."""
 
 import numpy as np
 
@@ -13,22 +13,26 @@ def eps(dtype: DTypeLike) -> float:
 def residual(dtype: DTypeLike) -> float:
     """Relative residual of a converged pair, ||A x - lam M x|| <= tol (||A|| + |lam| ||M||) ||x||.
 
-    eps^(2/3), 3.7e-11 in float64: an eigenvalue is then right to rounding (its error is of second
-    order), an eigenvector to tol ||A|| / gap, and rounding (some 10 eps) is out of the way.
+    It is eps^(2/3), 3.7e-11 in float64. An eigenvalue is then right to rounding, as its error is of
+    second order, and an eigenvector to tol ||A|| / gap. The rounding of the residual itself, some
+    10 eps, is well below.
     """
     return eps(dtype) ** (2 / 3)
 
 
 def derivative(dtype: DTypeLike) -> float:
-    """Relative residual of a derivative's linear systems: as far as the eigenvectors deserve."""
+    """Relative residual of a derivative's linear systems.
+
+    It is no tighter than the eigenvectors' own error justifies.
+    """
     return residual(dtype)
 
 
 def degeneracy(dtype: DTypeLike) -> float:
     """Relative distance below which two eigenvalues are one cluster: sqrt(eps).
 
-    Dividing by a distance d amplifies the rounding of a numerator by 1/d, taking d for zero makes
-    an error of relative size d: the two meet at sqrt(eps).
+    Division by a distance d amplifies the numerator's rounding by 1/d. If d is taken for zero
+    instead, the relative error is d. Both errors are equal at sqrt(eps).
     """
     return eps(dtype) ** 0.5
 
@@ -36,17 +40,17 @@ def degeneracy(dtype: DTypeLike) -> float:
 def hermiticity(dtype: DTypeLike) -> float:
     """Estimate of ||A - A^H|| / ||A|| above which A is not taken for Hermitian: sqrt(eps).
 
-    Rounding in a product and in the probe's inner products stays well below, a wrong sign or a
-    missing conjugation well above.
+    Rounding in a product and in the probe's inner products stays well below. A wrong sign or a
+    missing conjugation is well above.
     """
     return eps(dtype) ** 0.5
 
 
 def gauge(dtype: DTypeLike) -> float:
-    """Relative size of a gauge-dependent part of a cotangent that is still taken for rounding.
+    """Relative size of a cotangent's gauge-dependent part below which it is taken for rounding.
 
-    10 sqrt(eps), 1.5e-7 in float64. A loss that does not depend on the gauge gives a part that is
-    zero but for the rounding of its own evaluation; one that does gives a part of order one.
+    It is 10 sqrt(eps), 1.5e-7 in float64. A loss that does not depend on the gauge has no such part
+    but for the rounding of its own evaluation. In a loss that does, the part is of order one.
     """
     return 10 * eps(dtype) ** 0.5
 
@@ -54,7 +58,8 @@ def gauge(dtype: DTypeLike) -> float:
 def rank(dtype: DTypeLike) -> float:
     """Relative eigenvalue of a scaled Gram matrix below which a direction is dropped.
 
-    A Gram matrix of unit columns carries rounding of some eps times its order; above 100 eps a
-    second pass of the orthonormalisation restores full accuracy.
+    It is 100 eps. The rounding of a Gram matrix of unit columns is some eps times its order. A
+    direction above 100 eps is orthogonal to a digit or more after one pass, and a second pass of
+    the orthonormalisation restores full accuracy.
     """
     return 100 * eps(dtype)

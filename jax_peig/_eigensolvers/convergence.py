@@ -1,4 +1,4 @@
-"""What every eigensolver is asked, and what it returns."""
+"""The values that eigensolvers share: stopping rule, Ritz pairs, residuals, stagnation."""
 
 from typing import NamedTuple
 
@@ -10,19 +10,20 @@ from jax_peig._core.types import Array, Block
 from jax_peig._operators.mass_inverse import ApproximateInverse
 from jax_peig._operators.operator import Operator
 
-# The recurrence's residuals have to be this much below the tolerance, so that the true ones are.
+# The residuals of an iteration have to be this much below the tolerance, so that those computed
+# afresh from the returned pairs are below it as well.
 SAFETY = 0.5
 # A measure makes progress where it falls below this part of its smallest value so far.
 PROGRESS = 0.9
 # The relative residual, in eps, below which rounding of the products can stop an iteration.
 STAGNATION = 1000
-# What underflow may have taken from a residual, in the smallest normal numbers: matrices of the
-# size of those have none that could be judged.
-HIDDEN = 1000.0
+# The error that underflow may have made in a residual norm, in smallest normal numbers. It keeps
+# the pairs of a matrix of about that size from counting as converged.
+UNDERFLOW = 1000.0
 
 
 class StoppingRule(NamedTuple):
-    """What is wanted, and how well; static and hashable."""
+    """Which pairs are wanted, and how accurate; static and hashable."""
 
     k: int
     largest: bool
@@ -34,7 +35,7 @@ class StoppingRule(NamedTuple):
 
     @property
     def sign(self) -> int:
-        """1 for the smallest, -1 for the largest: those of sign A that are smallest."""
+        """1 for the smallest pairs and -1 for the largest: they are the smallest of sign A."""
         return -1 if self.largest else 1
 
 
@@ -80,26 +81,26 @@ class Complement(NamedTuple):
 
 
 class Spectrum(NamedTuple):
-    """What is known of the spectrum of sign D A."""
+    """The spectrum of sign D A, as far as an eigensolver has found it."""
 
     upper: Array  # an upper bound, safe in practice
     inverse: ApproximateInverse | None  # D; None is the identity
-    worthwhile: Array | bool = True  # D resembles M^{-1}
+    worthwhile: Array | bool = True  # D approximates M^{-1} well
 
 
 class Ritz(NamedTuple):
-    """Approximate eigenpairs, more than k of them where there are more, in the order wanted."""
+    """The k wanted pairs as an eigensolver leaves them, and further ones behind them."""
 
-    values: Array  # (m,), ascending for the smallest, descending for the largest
+    values: Array  # (m,), in the order wanted: ascending for the smallest pairs
     vectors: Block  # (n, m), M-orthonormal
     AX: Block
-    MX: Block  # the vectors themselves without M
+    MX: Block  # without M the vectors themselves
     steps: Array
-    matvecs: Array  # with A, in vectors
+    matvecs: Array  # products of A with one vector
     matvecs_M: Array
-    stagnated: Array  # the residuals stopped falling before the tolerance
-    finite: Array  # every product was
-    definite: Array  # no sign of a negative eigenvalue of M was seen
+    stagnated: Array  # if not converged: the residuals stopped falling before max_steps
+    finite: Array  # every product was finite
+    definite: Array  # no product showed a negative eigenvalue of M
     complement: Complement | None = None
     complete: Array | bool = True  # there is evidence that no wanted pair was missed
     history: Array | None = None  # (rows, k), see `Monitor`
@@ -111,7 +112,7 @@ class Ritz(NamedTuple):
 
 
 class Images(NamedTuple):
-    """A block with its products; ``m`` is the block itself where there is no M."""
+    """A block V with A V and M V; ``m`` is V itself where there is no M."""
 
     v: Block
     a: Block
@@ -119,12 +120,12 @@ class Images(NamedTuple):
 
     @classmethod
     def of(cls, arrays: tuple[Array, ...]) -> "Images":
-        """Of (V, A V) or (V, A V, M V)."""
+        """From (V, A V) or (V, A V, M V)."""
         return cls(arrays[0], arrays[1], arrays[2 if len(arrays) > 2 else 0])
 
 
 def block_width(n: int, k: int) -> int:
-    """The width of a Krylov method's block: k and the guard vectors, half as many, from 2 to 8."""
+    """The width of a Krylov method's block: k vectors and k/2 guard vectors, from 2 to 8."""
     return min(n, k + min(max(2, k // 2), 8))
 
 
@@ -134,30 +135,33 @@ def residuals(ritz: Ritz) -> Block:
 
 
 class Lengths(NamedTuple):
-    """Euclidean norms of the columns of a block of residuals and of its vectors."""
+    """Euclidean norms of residuals and of their vectors, (m,) each."""
 
     r: Array
     x: Array
 
     @classmethod
-    def of(cls, r: Block, values: Array, vectors: Block, norms) -> "Lengths":
-        """In one pass each: divided by their natural sizes the squares cannot overflow."""
+    def of(cls, r: Block, values: Array, vectors: Block, norms: tuple[Array, Array]) -> "Lengths":
+        """The norms for M-orthonormal ``vectors``, in one pass over each block.
+
+        The columns are divided by their natural sizes first, so that no square overflows.
+        """
         norm_a, norm_m = norms
         natural = jnp.sqrt(blocks.reciprocal(norm_m))  # of M-orthonormal vectors
         size = (norm_a + jnp.max(jnp.abs(values)) * norm_m) * natural
         return cls(blocks.scaled_norms(r, size), blocks.scaled_norms(vectors, natural))
 
 
-def relative_residuals(lengths: Lengths, values: Array, norms) -> Array:
-    """||r|| / ((||A|| + |lam| ||M||) ||x||) for every column: what is held against ``tol``."""
+def relative_residuals(lengths: Lengths, values: Array, norms: tuple[Array, Array]) -> Array:
+    """||r|| / ((||A|| + |lam| ||M||) ||x||) for every column, to be compared with ``tol``."""
     norm_a, norm_m = norms
     r, length = lengths
     size = (norm_a + jnp.abs(values) * norm_m) * length
-    hidden = HIDDEN * jnp.finfo(r.dtype).tiny
-    relative = (r + hidden) / jnp.where(size > 0, size, 1)
+    underflow = UNDERFLOW * jnp.finfo(r.dtype).tiny
+    relative = (r + underflow) / jnp.where(size > 0, size, 1)
     return jnp.where(length == 0, jnp.inf, relative)  # a dropped direction is no eigenvector
 
 
 def multiply(operator: Operator | None, block: Block) -> Block:
-    """A V, V itself where there is no operator."""
+    """A V; V itself where there is no operator."""
     return block if operator is None else operator(block)

@@ -1,7 +1,8 @@
 """The reference: materialise A and M, reduce by Cholesky, LAPACK's eigh.
 
-All n eigenpairs are found, so that the derivative's linear systems are solved by the full spectrum.
-n products with A and M, O(n^2) memory, O(n^3) time: the method of choice for small n.
+It finds all n eigenpairs, so that the derivative's linear systems are solved by the full spectrum.
+It takes n products with A and M, O(n^2) memory and O(n^3) time, and is the method of choice for
+small n.
 """
 
 import dataclasses
@@ -11,14 +12,17 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from jax_peig._core import blocks, tolerances
-from jax_peig._core.types import Array, Block
+from jax_peig._core.types import Array, Block, DTypeLike
 from jax_peig._eigensolvers.convergence import Complement, Ritz, Spectrum, StoppingRule
 from jax_peig._eigensolvers.problem import Found, Inputs, Method, Problem, Structure
 from jax_peig._operators.operator import Operator, matrix_of
 from jax_peig._operators.probe import Probe, identity
 
+# Refinements with M. Each squares the wanted pairs' error, which Cholesky's factor makes as large
+# as rounding times the condition number of M.
 REFINEMENTS = 2
-SIDES = 8  # further pairs kept where there are two sides
+# Pairs beyond k that are kept where they lie on two sides of sigma; one is enough elsewhere.
+FURTHER_PAIRS = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,41 +62,33 @@ class Dense(Method):
 
 
 def solve(
-    a: Operator, m: Operator | None, rule: StoppingRule, dtype, sigma: Array | None
+    a: Operator, m: Operator | None, rule: StoppingRule, dtype: DTypeLike, sigma: Array | None
 ) -> tuple[Ritz, Probe, Probe]:
-    """All eigenpairs of a small problem, and what the matrices themselves tell of A and M.
+    """All eigenpairs of a small problem, and the properties of A and M from their matrices.
 
-    With M = L L^H the pencil becomes C = L^{-1} A L^{-H}, C Y = Y diag(lam), X = L^{-H} Y. Its
-    rounding is that of A times the condition number of M; the wanted pairs are refined by first
-    order perturbation theory over the whole spectrum, which squares their error.
+    With M, the wanted pairs are refined by first-order perturbation theory over the whole spectrum.
+
+    Returns
+    -------
+    Ritz
+        The wanted pairs and a few further ones; the rest is its ``complement``.
+    Probe, Probe
+        Of A and of M.
     """
     n, k = a.n, rule.k
-    eye = jnp.eye(n, dtype=dtype)
-    matrix, probe_a = _materialize(a, eye)
-    definite = jnp.array(True)
-    if m is None:
-        probe_m = identity(dtype)
-        values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
-    else:
-        mass, probe_m = _materialize(m, eye)
-        lower = jnp.linalg.cholesky(mass, symmetrize_input=False)
-        # Cholesky gives NaN for a matrix that is not positive definite.
-        definite = jnp.all(jnp.isfinite(lower)) | ~probe_m.finite
-        half = solve_triangular(lower, matrix, lower=True)
-        reduced = blocks.herm(solve_triangular(lower, half.conj().T, lower=True))
-        values, y = jnp.linalg.eigh(reduced, symmetrize_input=False)
-        vectors = solve_triangular(lower, y, lower=True, trans="C")
+    matrix, probe_a = _materialize(a, dtype)
+    mass, probe_m = (None, identity(dtype)) if m is None else _materialize(m, dtype)
+    values, vectors, definite = _all_pairs(matrix, mass)
     order = _order(values, rule, sigma)
     values, vectors = values[order], vectors[:, order]
-    # Of the next pairs the first tells all, but for those nearest to sigma, which has two sides.
-    kept = min(k + (1 if sigma is None else SIDES), n)
-    block, wanted = vectors[:, :kept], values[:kept]
+    kept = min(k + (1 if sigma is None else FURTHER_PAIRS), n)
+    wanted, block = values[:kept], vectors[:, :kept]
     ax, mx = matrix @ block, block
-    if m is not None:
+    if mass is not None:
         for _ in range(REFINEMENTS):
             r = blocks.residuals(ax, mass @ block, wanted)
-            correction = _first_order(values, vectors, r)
-            wanted, block, ax, mx = _rayleigh_ritz(matrix, mass, block - correction, rule, sigma)
+            block = block - _first_order_error(values, vectors, r)
+            wanted, block, ax, mx = _rayleigh_ritz(matrix, mass, block, rule, sigma)
     ritz = Ritz(
         values=wanted,
         vectors=block,
@@ -103,7 +99,7 @@ def solve(
         matvecs_M=jnp.array(0 if m is None else n),
         stagnated=jnp.array(False),
         finite=probe_a.finite & probe_m.finite,
-        definite=definite,
+        definite=definite | ~probe_m.finite,
         complete=jnp.array(True),
         spectrum=Spectrum(rule.sign * values[-1], None) if m is None and sigma is None else None,
         complement=Complement(values[k:], vectors[:, k:]),
@@ -111,7 +107,39 @@ def solve(
     return ritz, probe_a, probe_m
 
 
-def _first_order(values: Array, vectors: Block, r: Block) -> Block:
+def _materialize(operator: Operator, dtype: DTypeLike) -> tuple[Array, Probe]:
+    """The Hermitian part of the operator's matrix, and its exact properties."""
+    explicit = matrix_of(operator)
+    if explicit is None:
+        matrix = operator(jnp.eye(operator.n, dtype=dtype))
+        part = blocks.herm(matrix)
+        size = jnp.linalg.norm(matrix)
+        error = jnp.linalg.norm(matrix - part) * 2 / jnp.where(size > 0, size, 1)
+    else:  # the Hermitian part already, see `hermitian_part`
+        part, error = explicit, jnp.zeros((), jnp.finfo(dtype).dtype)
+    norm = jnp.max(jnp.sum(jnp.abs(part), axis=1))
+    finite = jnp.all(jnp.isfinite(part))
+    return part, Probe(error, norm, jnp.zeros_like(norm), (-norm, norm), finite)
+
+
+def _all_pairs(matrix: Array, mass: Array | None) -> tuple[Array, Block, Array]:
+    """The eigenpairs of a matrix pencil, ascending, and whether M is positive definite.
+
+    With M = L L^H the pencil becomes C = L^{-1} A L^{-H}, C Y = Y diag(lam), X = L^{-H} Y.
+    """
+    if mass is None:
+        values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
+        return values, vectors, jnp.array(True)
+    lower = jnp.linalg.cholesky(mass, symmetrize_input=False)
+    half = solve_triangular(lower, matrix, lower=True)
+    reduced = blocks.herm(solve_triangular(lower, half.conj().T, lower=True))
+    values, y = jnp.linalg.eigh(reduced, symmetrize_input=False)
+    vectors = solve_triangular(lower, y, lower=True, trans="C")
+    # Cholesky gives NaN for a matrix that is not positive definite.
+    return values, vectors, jnp.all(jnp.isfinite(lower))
+
+
+def _first_order_error(values: Array, vectors: Block, r: Block) -> Block:
     """The error of the first eigenvectors along the others, sum_i x_i x_i^H r_j / (lam_i - lam_j).
 
     Components along each other, and along near neighbours, are left to Rayleigh-Ritz.
@@ -127,8 +155,8 @@ def _first_order(values: Array, vectors: Block, r: Block) -> Block:
 
 def _rayleigh_ritz(
     matrix: Array, mass: Array, block: Block, rule: StoppingRule, sigma: Array | None
-):
-    """Ritz values and vectors in the span of a nearly M-orthonormal block, with the products."""
+) -> tuple[Array, Block, Block, Block]:
+    """Ritz values and vectors X in the span of a nearly M-orthonormal block, A X and M X."""
     ax, mx = matrix @ block, mass @ block
     root, alive = blocks.inverse_root(blocks.gram(block, mx))
     theta, c = blocks.rayleigh_ritz(blocks.gram(block, ax), whitener=root, alive=alive)
@@ -142,18 +170,3 @@ def _order(values: Array, rule: StoppingRule, sigma: Array | None) -> Array:
     if sigma is not None:
         return jnp.argsort(jnp.abs(values - sigma))
     return jnp.arange(values.shape[0])[:: rule.sign]
-
-
-def _materialize(operator: Operator, eye: Array) -> tuple[Array, Probe]:
-    """The Hermitian part of the operator's matrix, and its exact properties."""
-    explicit = matrix_of(operator)
-    if explicit is None:
-        matrix = operator(eye)
-        part = blocks.herm(matrix)
-        size = jnp.linalg.norm(matrix)
-        error = jnp.linalg.norm(matrix - part) * 2 / jnp.where(size > 0, size, 1)
-    else:  # its Hermitian part, see `hermitian_part`
-        part, error = explicit, jnp.zeros((), jnp.finfo(eye.dtype).dtype)
-    norm = jnp.max(jnp.sum(jnp.abs(part), axis=1))
-    finite = jnp.all(jnp.isfinite(part))
-    return part, Probe(error, norm, jnp.zeros_like(norm), (-norm, norm), finite)
