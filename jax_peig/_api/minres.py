@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -11,11 +11,18 @@ from jax.flatten_util import ravel_pytree
 from jax_peig._core import blocks
 from jax_peig._core.checks import check_positive
 from jax_peig._core.types import Array, Block, PyTree
-from jax_peig._linear_solvers import minres as _solver
+from jax_peig._linear_solvers import minres as block_minres
 from jax_peig._operators.given import classify
 
-# Solves of the remaining residual: restarts mend what rounding has left of a long Lanczos process.
+# Solves of the remaining residual: a restart mends the rounding of a long Lanczos process.
 ROUNDS = 4
+# The default of ``maxiter`` is this many times n.
+STEPS_PER_ROW = 10
+# A round solves to this part of the target: the recurrence's residual drifts from the true one.
+SAFETY = 0.5
+
+
+VectorFunction: TypeAlias = Callable[[Array], Array]
 
 
 class MinresStatus(enum.IntEnum):
@@ -43,7 +50,7 @@ _TEXTS = {
 
 
 class MinresInfo(NamedTuple):
-    """The account of a solve; arrays, so that it passes through ``jit`` and ``vmap``.
+    """The account of a solve. It holds arrays, which pass through ``jit`` and ``vmap``.
 
     Attributes
     ----------
@@ -82,13 +89,13 @@ def minres(
 ) -> tuple[PyTree, MinresInfo]:
     """Solve A x = b for a Hermitian A, definite or not, by MINRES.
 
-    The interface is that of ``jax.scipy.sparse.linalg.cg``, but for the second result.
+    The interface is that of ``jax.scipy.sparse.linalg.cg``, except for the second result.
 
     Parameters
     ----------
     A : array (n, n), function, or object with ``@``
-        Hermitian; x -> A x for x of the structure of b. It may be indefinite, and singular where b
-        is in its range. Differentiable in whatever it holds or closes over.
+        Hermitian; x -> A x for x of the structure of b. It may be indefinite, and singular if b is
+        in its range. Derivatives pass to everything that it holds or closes over.
     b : pytree of arrays
         The right-hand side: floating, real or complex.
     x0 : pytree, optional
@@ -104,7 +111,7 @@ def minres(
     Returns
     -------
     x : pytree
-        As b; for a singular A without x0 and M the solution of least norm.
+        Of the structure of b. For a singular A, without x0 and M, it is the solution of least norm.
     info : MinresInfo
         ``info.converged``, ``info.steps``, ``info.residual_norm``, ``info.status``; outside ``jit``
         ``info.message``.
@@ -112,15 +119,15 @@ def minres(
     Raises
     ------
     TypeError, ValueError
-        For arguments that do not fit together.
+        If the arguments do not fit together.
 
     Notes
     -----
-    C. C. Paige and M. A. Saunders, SIAM J. Numer. Anal. 12 (1975), 617-629. One product with A
-    (and M) a step, ten vectors of memory. The residual is computed afresh at the end, and solved
-    for again where it is above the tolerance, up to three times. Derivatives are those of
-    ``jax.lax.custom_linear_solve``: one more solve each, dx = A^-1 (db - dA x), in forward and in
-    reverse mode, to any order. For a singular A only those of the part in its range have a meaning.
+    C. C. Paige and M. A. Saunders, SIAM J. Numer. Anal. 12 (1975), 617-629. A step takes one
+    product with A (and one with M); ten vectors are kept. The residual is computed afresh at the
+    end, and solved for again if it is above the tolerance, up to three times. A derivative takes
+    one more solve, dx = A^-1 (db - dA x), in forward and in reverse mode, to any order. For a
+    singular A only the derivatives of the part in its range have a meaning.
 
     Examples
     --------
@@ -134,6 +141,26 @@ def minres(
     check_positive("minres: tol", tol, float, zero=True)
     check_positive("minres: atol", atol, float, zero=True)
     check_positive("minres: maxiter", maxiter, int)
+    _check_right_hand_side(b)
+    flat, restore = ravel_pytree(b)
+    start = None if x0 is None else jax.lax.stop_gradient(_like(x0, b, "x0"))
+    product = _flat_product(A, b, restore, "A")
+    precondition = None if M is None else _constant(_flat_product(M, b, restore, "M"), flat)
+    limits = _Limits(tol, atol, STEPS_PER_ROW * flat.size if maxiter is None else maxiter)
+
+    def solve(matvec: VectorFunction, rhs: Array) -> tuple[Array, MinresInfo]:
+        return _solve(matvec, rhs, start, precondition, limits)
+
+    def transposed(vecmat: VectorFunction, rhs: Array) -> tuple[Array, MinresInfo]:
+        del vecmat  # A^T y = c is A y* = c*: A is Hermitian
+        z, info = _solve(product, rhs.conj(), None, precondition, limits)
+        return z.conj(), info
+
+    x, info = jax.lax.custom_linear_solve(product, flat, solve, transposed, has_aux=True)
+    return restore(x), info
+
+
+def _check_right_hand_side(b: PyTree) -> None:
     if not jax.tree.leaves(b):
         raise ValueError("minres: b holds no array; expected a pytree of floating arrays.")
     for leaf in jax.tree.leaves(b):
@@ -142,50 +169,41 @@ def minres(
                 f"minres: b has dtype {jnp.result_type(leaf)}; expected a floating one. "
                 "Convert it, for example with .astype(float)."
             )
-    flat, restore = ravel_pytree(b)
-    start = None if x0 is None else jax.lax.stop_gradient(_like(x0, b, "x0"))
-    product = _flat_product(A, b, restore, "A")
-    precondition = None if M is None else _constant(_flat_product(M, b, restore, "M"), flat)
-    steps = 10 * flat.size if maxiter is None else maxiter
 
-    def solve(matvec: Callable[[Array], Array], rhs: Array) -> tuple[Array, MinresInfo]:
-        return _solve(matvec, rhs, start, precondition, tol, atol, steps)
 
-    def transposed(vecmat: Callable[[Array], Array], rhs: Array) -> tuple[Array, MinresInfo]:
-        del vecmat  # A^T y = c is A y* = c*: A is Hermitian
-        z, info = _solve(product, rhs.conj(), None, precondition, tol, atol, steps)
-        return z.conj(), info
+class _Limits(NamedTuple):
+    """How far a solve goes."""
 
-    x, info = jax.lax.custom_linear_solve(product, flat, solve, transposed, has_aux=True)
-    return restore(x), info
+    tol: float
+    atol: float
+    max_steps: int
 
 
 class _State(NamedTuple):
     x: Array
     r: Array
-    length: Array
+    length: Array  # of r
     steps: Array
-    ended: Array
+    ended: Array  # no further round would help
     rounds: Array
 
 
 def _solve(
-    product: Callable[[Array], Array],
+    product: VectorFunction,
     b: Array,
     start: Array | None,
-    precondition: Callable[[Array], Array] | None,
-    tol: float,
-    atol: float,
-    most: int,
+    precondition: VectorFunction | None,
+    limits: _Limits,
 ) -> tuple[Array, MinresInfo]:
     """Solve for vectors (n,), in rounds of the block solver, each judged by the true residual."""
     norm = blocks.column_norms(b[:, None])[0]
-    target = jnp.maximum(tol * norm, atol)
+    target = jnp.maximum(limits.tol * norm, limits.atol)
+    most = limits.max_steps
 
     def by_block(block: Block, _: Array) -> Block:
         return product(block[:, 0])[:, None]
 
-    def helper(block: Block) -> Block:
+    def precondition_block(block: Block) -> Block:
         assert precondition is not None
         return precondition(block[:, 0])[:, None]
 
@@ -193,19 +211,18 @@ def _solve(
         r = b - product(x)
         return _State(x, r, blocks.column_norms(r[:, None])[0], steps, ended, rounds)
 
-    def again(state: _State) -> Array:
+    def unfinished(state: _State) -> Array:
         open_ = (state.length > target) & ~state.ended & jnp.isfinite(state.length)
         return open_ & (state.steps < most) & (state.rounds < ROUNDS)
 
-    def improve(state: _State) -> _State:
-        # Half the target: the recurrence's residual drifts from the true one.
-        result = _solver.solve_and_report(
-            by_block, state.r[:, None], 0.5 * target[None], most - state.steps,
-            None if precondition is None else helper, least_squares=True,
+    def solve_residual(state: _State) -> _State:
+        result = block_minres.solve(
+            by_block, state.r[:, None], SAFETY * target[None], most - state.steps,
+            None if precondition is None else precondition_block, least_squares=True,
         )  # fmt: skip
         x = state.x + result.x[:, 0]
         new = judge(x, state.steps + result.steps, result.inconsistent[0], state.rounds + 1)
-        # What made it worse, where b is not in A's range, is not taken.
+        # Where b is not in A's range, a round may make the residual worse: it is not taken.
         better = ~(new.length > state.length)
         kept = _State(state.x, state.r, state.length, new.steps, jnp.array(True), new.rounds)
         return jax.tree.map(lambda n, k: jnp.where(better, n, k), new, kept)
@@ -215,14 +232,14 @@ def _solve(
         begin = _State(jnp.zeros_like(b), b, norm, none, jnp.array(False), none)
     else:
         begin = judge(start, none, jnp.array(False), none)
-    end = jax.lax.while_loop(again, improve, begin)
+    end = jax.lax.while_loop(unfinished, solve_residual, begin)
     status = jnp.where(end.steps >= most, MinresStatus.MAX_STEPS, MinresStatus.INCONSISTENT)
     status = jnp.where(end.length <= target, MinresStatus.CONVERGED, status)
     status = jnp.where(jnp.isfinite(end.length), status, MinresStatus.NOT_FINITE)
     return end.x, MinresInfo(status, end.steps, end.length)
 
 
-def _constant(function: Callable[[Array], Array], like: Array) -> Callable[[Array], Array]:
+def _constant(function: VectorFunction, like: Array) -> VectorFunction:
     """Return the function without derivatives in what it closes over."""
     pure, hoisted = jax.closure_convert(function, like)
     hoisted = jax.lax.stop_gradient(hoisted)
@@ -244,7 +261,7 @@ def _like(x: PyTree, b: PyTree, name: str) -> Array:
 
 def _flat_product(
     a: Any, b: PyTree, restore: Callable[[Array], PyTree], name: str
-) -> Callable[[Array], Array]:
+) -> VectorFunction:
     """Return x -> A x on flat vectors, checked once on shapes alone."""
     given = classify(a, f"minres: {name}")
     if not callable(a) and isinstance(b, (dict, list, tuple)):

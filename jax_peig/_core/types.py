@@ -11,6 +11,8 @@ ArrayLike: TypeAlias = jax.Array | np.ndarray
 # A block holds one vector per column.
 Block: TypeAlias = jax.Array  # (n, b)
 BlockFunction: TypeAlias = Callable[[Block], Block]
+# (V, index) -> A_index[j] v_j: every column has its own operator.
+ColumnsProduct: TypeAlias = Callable[[Block, Array], Block]
 # What the front door accepts as A, M or a preconditioner: see `_operators.operator.as_operator`.
 OperatorLike: TypeAlias = Any
 DTypeLike: TypeAlias = Any

@@ -3,29 +3,48 @@
 Their own report is not used: gmres reports success whatever happens, cg reports nothing.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax.scipy.sparse import linalg
 
-from jax_peig._core.types import Array, Block
+from jax_peig._core.types import Array, Block, BlockFunction, ColumnsProduct
 
-RESTART = 40  # Krylov vectors that gmres keeps
+# Krylov vectors that gmres keeps between restarts.
+RESTART = 40
 
 
-def cg(product, b: Block, atol: Array, max_steps: int, preconditioner=None) -> Block:
+def cg(
+    product: ColumnsProduct,
+    b: Block,
+    atol: Array,
+    max_steps: int,
+    preconditioner: BlockFunction | None = None,
+) -> Block:
     """Conjugate gradients, for positive definite systems; see the package's text."""
 
-    def solve(matvec, column, atol, precondition):
+    def solve(
+        matvec: BlockFunction, column: Array, atol: Array, precondition: BlockFunction | None
+    ) -> Array:
         return linalg.cg(matvec, column, tol=0.0, atol=atol, maxiter=max_steps, M=precondition)[0]
 
     return _by_columns(solve, product, b, atol, preconditioner)
 
 
-def gmres(product, b: Block, atol: Array, max_steps: int, preconditioner=None) -> Block:
+def gmres(
+    product: ColumnsProduct,
+    b: Block,
+    atol: Array,
+    max_steps: int,
+    preconditioner: BlockFunction | None = None,
+) -> Block:
     """Restarted GMRES, for any nonsingular system; see the package's text."""
     restart = min(RESTART, b.shape[0])
 
-    def solve(matvec, column, atol, precondition):
+    def solve(
+        matvec: BlockFunction, column: Array, atol: Array, precondition: BlockFunction | None
+    ) -> Array:
         return linalg.gmres(
             matvec,
             column,
@@ -39,12 +58,21 @@ def gmres(product, b: Block, atol: Array, max_steps: int, preconditioner=None) -
     return _by_columns(solve, product, b, atol, preconditioner)
 
 
-def _by_columns(solve, product, b: Block, atol: Array, preconditioner) -> Block:
-    def one(column, index, atol):
-        def matvec(v):
+def _by_columns(
+    solve: Callable[..., Array],
+    product: ColumnsProduct,
+    b: Block,
+    atol: Array,
+    preconditioner: BlockFunction | None,
+) -> Block:
+    """Apply a solver of vectors to every column."""
+
+    def one(column: Array, index: Array, atol: Array) -> Array:
+        def matvec(v: Array) -> Array:
             return product(v[:, None], index[None])[:, 0]
 
-        def precondition(v):
+        def precondition(v: Array) -> Array:
+            assert preconditioner is not None
             return preconditioner(v[:, None])[:, 0]
 
         return solve(matvec, column, atol, None if preconditioner is None else precondition)

@@ -26,7 +26,7 @@ def solver(preconditioned=False, max_steps=MAX_STEPS):
             return a @ block - block * shifts[index].astype(a.dtype)[None, :]
 
         precondition = (lambda block: t @ block) if preconditioned else None
-        return minres.solve(product, b, atol, max_steps, precondition)
+        return minres.solve(product, b, atol, max_steps, precondition).x
 
     return jax.jit(solve)
 
@@ -280,7 +280,7 @@ def test_steps_are_bounded_and_counted():
         return jax.pure_callback(host, jax.ShapeDtypeStruct(block.shape, block.dtype), block)
 
     atol = jnp.asarray(1e-12 * np.linalg.norm(b, axis=0))
-    run = jax.jit(lambda b: minres.solve(product, b, atol, 7))
+    run = jax.jit(lambda b: minres.solve(product, b, atol, 7).x)
     jax.block_until_ready(run(b))
     assert len(count) == 7
 
