@@ -7,13 +7,23 @@ import jax.numpy as jnp
 from jax_peig._core import tolerances
 from jax_peig._core.results import Info, Status
 from jax_peig._core.types import Array
-from jax_peig._diagnostics import clusters
+from jax_peig._diagnostics.clusters import find_clusters
+from jax_peig._diagnostics.error_bounds import error_bounds, error_estimates, rounding
 from jax_peig._eigensolvers.convergence import Lengths, Ritz, relative_residuals, residuals
 from jax_peig._eigensolvers.problem import Inputs, Problem
 
 
+class Findings(NamedTuple):
+    """What is known of a problem beside its pairs."""
+
+    norms: tuple[Array, Array]  # ||A||, ||M||
+    status: Array  # see `diagnose`
+    hermiticity_errors: tuple[Array, Array]  # of A and M
+    helpful: Array  # the preconditioner and M_solve look positive definite
+
+
 def diagnose(ritz: Ritz, error_a: Array, error_m: Array, finite: Array) -> Array:
-    """The status of a problem that is not one of a Hermitian A and M > 0; CONVERGED otherwise."""
+    """The status of a problem without a Hermitian A and M > 0; CONVERGED otherwise."""
     limit = tolerances.hermiticity(error_a.dtype)
     found = [
         (~ritz.definite, Status.M_NOT_POSITIVE_DEFINITE),
@@ -33,63 +43,67 @@ def usable(status: Array) -> Array:
     return (status <= Status.STAGNATED) | unhelped
 
 
-class Findings(NamedTuple):
-    """What is known of a problem beside its pairs."""
-
-    norms: tuple[Array, Array]  # ||A||, ||M||
-    status: Array  # see `diagnose`
-    hermiticity_errors: tuple[Array, Array]  # of A and M
-    helpful: Array  # the preconditioner and M_solve look positive definite
-
-
 def account(problem: Problem, inputs: Inputs, ritz: Ritz, findings: Findings) -> tuple[Info, Array]:
     """All that is known of the pairs, from the pairs themselves, and which ones k cuts, (k,)."""
-    norms, status, errors, helpful = findings
-    k, n = problem.k, ritz.vectors.shape[0]
-    # The wanted pairs and the next one; all there are where they lie on two sides.
-    seen = ritz.values.shape[0] if problem.structure.interior else min(k + 1, n)
-    block = residuals(ritz)
-    whole = Lengths.of(block, ritz.values, ritz.vectors, norms)
-    values, r = ritz.values[:seen], block[:, :seen]
-    lengths = Lengths(whole.r[:seen], whole.x[:seen])
-    bounds, mass_products, definite = clusters.error_bounds(values, r, lengths, inputs.m, norms)
-    hermitian = status == Status.CONVERGED
-    status = jnp.where(hermitian & ~definite, int(Status.M_NOT_POSITIVE_DEFINITE), status)
-    valid = hermitian & definite
-    reached = relative_residuals(lengths, values, norms)[:k] <= problem.tol
-    converged = jnp.where(valid, jnp.sum(reached), 0)
-    stopped = jnp.where(ritz.stagnated, int(Status.STAGNATED), int(Status.MAX_STEPS))
-    stopped = jnp.where(helpful, stopped, int(Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE))
-    status = jnp.where(valid & ~((converged == k) & ritz.complete), stopped, status)
-    tolerance = clusters.degeneracy_tolerance(values[:k], problem.degeneracy_tol)
-    beyond = jnp.abs(values[:k, None] - values[None, k:])
-    # A further guard vector that has not converged is not a copy of a wanted pair: the first would
-    # be one too. Its bound would link everything.
-    vague = bounds[k + 1 :] > 0.1 * jnp.min(beyond[:, 1:], axis=0, initial=jnp.inf)
-    radii = bounds.at[k + 1 :].set(jnp.where(vague, 0, bounds[k + 1 :]))
-    labels = clusters.cluster_labels(values, jnp.maximum(radii, tolerance / 2))
-    cut = jnp.any(labels[:k, None] == labels[None, k:], axis=1)
-    places = problem.places(ritz.values, inputs.sigma)
-    rounding = clusters.rounding(values[:k], norms) * lengths.x[:k]
-    estimates = clusters.error_estimates(places, ritz.vectors, block, whole, bounds[:k], rounding)
+    k, norms = problem.k, findings.norms
+    r = residuals(ritz)
+    lengths = Lengths.of(r, ritz.values, ritz.vectors, norms)
+    seen = _judged(problem, ritz)
+    values, judged = ritz.values[:seen], Lengths(lengths.r[:seen], lengths.x[:seen])
+    bounds = error_bounds(values, r[:, :seen], judged, inputs.m, norms)
+    reached = relative_residuals(judged, values, norms)[:k] <= problem.tol
+    converged, status = _status(reached, ritz, findings, bounds.definite)
+    clusters = find_clusters(values, bounds.distances, k, problem.degeneracy_tol)
+    estimates = error_estimates(
+        problem.places(ritz.values, inputs.sigma),
+        ritz.vectors,
+        r,
+        lengths,
+        bounds.distances[:k],
+        rounding(values[:k], norms) * judged.x[:k],
+    )
     info = Info(
         converged=converged,
-        residual_norms=lengths.r[:k],
-        error_bounds=bounds[:k],
+        residual_norms=judged.r[:k],
+        error_bounds=bounds.distances[:k],
         error_estimates=estimates,
         steps=ritz.steps,
         matvecs=ritz.matvecs,
-        matvecs_M=ritz.matvecs_M + mass_products,
+        matvecs_M=ritz.matvecs_M + bounds.matvecs_M,
         status=status,
-        clusters=labels[:k],
-        gap=jnp.min(beyond, initial=jnp.inf),
-        cut=jnp.any(cut),
-        hermiticity_error=errors[0],
-        hermiticity_error_M=errors[1],
-        preconditioner_definite=helpful,
+        clusters=clusters.labels,
+        gap=clusters.gap,
+        cut=jnp.any(clusters.cut),
+        hermiticity_error=findings.hermiticity_errors[0],
+        hermiticity_error_M=findings.hermiticity_errors[1],
+        preconditioner_definite=findings.helpful,
         MX=None if inputs.m is None else ritz.MX[:, :k],
         history=ritz.history if problem.monitor.rows else None,
         method=problem.method.name,
         reason=problem.reason,
     )
-    return info, cut
+    return info, clusters.cut
+
+
+def _judged(problem: Problem, ritz: Ritz) -> int:
+    """The number of pairs that are judged: the wanted ones and the next.
+
+    Interior pairs have neighbours on two sides, and all are judged.
+    """
+    if problem.structure.interior:
+        return ritz.values.shape[0]
+    return min(problem.k + 1, ritz.vectors.shape[0])
+
+
+def _status(reached: Array, ritz: Ritz, findings: Findings, definite: Array) -> tuple[Array, Array]:
+    """How many pairs converged, and the status, from which ones ``reached`` (k,) the tolerance."""
+    status = findings.status
+    hermitian = status == Status.CONVERGED
+    status = jnp.where(hermitian & ~definite, int(Status.M_NOT_POSITIVE_DEFINITE), status)
+    valid = hermitian & definite
+    converged = jnp.where(valid, jnp.sum(reached), 0)
+    stopped = jnp.where(ritz.stagnated, int(Status.STAGNATED), int(Status.MAX_STEPS))
+    unhelped = int(Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE)
+    stopped = jnp.where(findings.helpful, stopped, unhelped)
+    everything = (converged == reached.shape[0]) & ritz.complete
+    return converged, jnp.where(valid & ~everything, stopped, status)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jax_peig import partial_eigh
-from jax_peig._diagnostics.clusters import error_estimates
+from jax_peig._diagnostics.error_bounds import error_estimates
 from tests.support import spectra
 
 VALUES = np.array([0.0, 1.0, 10.0])
