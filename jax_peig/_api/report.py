@@ -1,10 +1,9 @@
-"""How accurate is the gradient of a function that calls partial_eigh inside: derivative_report.
+"""Estimate how accurate the gradient of a function is that calls partial_eigh inside.
 
-The gradient is computed three times: as asked; with eigenpairs improved by one more step
-(`_refinement`), which squares their error; and with the linear systems solved further as well. The
-differences are its error, to first order, and in parts. The cotangents that reach each call, from
-which the checks and the systems follow, are the gradient with respect to offsets added to what the
-call returns.
+The gradient is computed three times: as asked; with eigenpairs after one step of refinement, which
+squares their error; and with the linear systems solved further as well. The differences are its
+error to first order, in two parts. The checks and the systems need the cotangents that reach each
+call: they are the gradient with respect to offsets that are added to the call's result.
 """
 
 import dataclasses
@@ -22,12 +21,13 @@ from jax_peig._core.recording import visited_by
 from jax_peig._core.results import Info, PartialEigh, Status
 from jax_peig._core.types import Array, Block, PyTree
 from jax_peig._derivatives import solve as systems_solve
+from jax_peig._derivatives.rounds import solver_of
 from jax_peig._derivatives.rules import Rule
 from jax_peig._derivatives.sylvester import Settings
 from jax_peig._derivatives.systems import Point, SylvesterSystem, Systems
 from jax_peig._eigensolvers.problem import Inputs, Problem
 
-# How much further the systems are solved for the reference.
+# For the reference the systems are solved to this part of their tolerance.
 FURTHER = 1e-3
 
 
@@ -40,7 +40,7 @@ class CallReport:
     n, k, method : int, int, str
         The problem, and the eigensolver.
     solvers : tuple
-        Of the linear systems, in the order in which they are tried.
+        The solvers of the linear systems, in the order in which they are tried.
     info : Info
         The account of the eigenpairs.
     gap : float
@@ -48,15 +48,15 @@ class CallReport:
     residuals : (k,)
         True relative residuals of the linear systems; 0 for a pair whose vector has no cotangent.
     tolerance : float
-        What they had to reach.
+        The relative residual that they had to reach.
     steps, matvecs : int
-        Iterations, and products of one vector with A, that the linear systems took; those of "cg",
-        "gmres" and callables, which do not tell, and products with OPinv left out.
+        Iterations of the linear systems, and their products of A with one vector. Those of "cg",
+        "gmres" and callables are not known, and products with OPinv are not counted.
     gauge : float
-        The part of the cotangent that depends on an arbitrary choice, over the cotangent: zero but
-        for rounding where the loss is well-posed.
+        The part of the cotangent that depends on an arbitrary choice, over the cotangent. It is
+        zero up to rounding if the loss is well-posed.
     problems : tuple of str
-        What makes the derivative ill-posed or inaccurate; empty where nothing does.
+        The reasons why the derivative is ill-posed or inaccurate; empty if there are none.
     """
 
     n: int
@@ -75,22 +75,23 @@ class CallReport:
 
 @dataclasses.dataclass(frozen=True)
 class DerivativeReport:
-    """What `derivative_report` finds; ``print`` it.
+    """The result of `derivative_report`; ``print`` it.
 
     Attributes
     ----------
     value : float
         f(*args).
     gradient : pytree
-        As ``jax.grad`` computes it, but never NaN for a reason of policy (`Derivative.on_gauge`).
+        As ``jax.grad`` computes it, but never NaN because of `Derivative.on_gauge`.
     error : float
-        Estimate of its relative error, in the Euclidean norm over all leaves; NaN where the verdict
+        An estimate of its relative error, in the Euclidean norm over all leaves; NaN if the verdict
         is that the gradient is not to be trusted.
     error_of_eigenpairs, error_of_systems : float
-        The parts: what the eigenvectors' error does to it, and what the linear systems' does.
+        The two parts of the error: due to the eigenvectors, and due to the linear systems.
     calls : tuple of CallReport
+        One report for each call of `partial_eigh`.
     verdict : str
-        In words.
+        The conclusion in words.
     """
 
     value: float
@@ -111,7 +112,7 @@ class DerivativeReport:
         for i, call in enumerate(self.calls):
             names = " then ".join(s if isinstance(s, str) else "a callable" for s in call.solvers)
             worst = np.max(call.residuals, initial=0.0)
-            counted = call.solvers[0] in ("eigenbasis", "semi_iteration", "minres", "shift-invert")
+            counted = solver_of(call.solvers[0]).counted
             count = f"{call.steps} steps, {call.matvecs} products" if counted else "not counted"
             lines.append(
                 f"call {i}: n = {call.n}, k = {call.k}, {call.method}; gap {call.gap:.1e}; systems "
@@ -128,7 +129,7 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
     ----------
     f : callable
         A real scalar function. It may be jitted, and call `partial_eigh` any number of times, in
-        loops too; not under ``vmap`` (report one member) and not inside another derivative.
+        loops too, but not under ``vmap`` (report one member) nor inside another derivative.
     *args
         Its arguments, concrete.
     argnums : int or tuple of int
@@ -142,18 +143,19 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
     Raises
     ------
     ValueError
-        Where f makes no call of `partial_eigh`, or makes one inside a transformation.
+        If f makes no call of `partial_eigh`, or makes one inside a transformation.
     TypeError
-        Where its value is no real scalar.
+        If its value is not a real scalar.
 
     Notes
     -----
-    A tool for the host, at the cost of some three gradients and one more eigensolve a call, with f
-    run outside ``jit``. The estimate is of first order: right within a small factor where the
-    error is small. The eigenvectors' error is dX = -S(R), with R their residuals and S the solve
-    of the reverse rule (Kasim, arXiv:2011.04366, eqs 2.11, 2.12); here X + dX takes their place.
-    Where eigenpairs or systems did not converge, or the gradient is ill-posed, the verdict says so,
-    and no estimate means anything.
+    It is a tool for the host: f runs outside ``jit``. It costs about three gradients, and one more
+    eigensolve for each call. The estimate is of first order: it is right within a small factor if
+    the error is small. The eigenvectors' error is dX = -S(R), with R their residuals and S the
+    solve of the reverse rule (Kasim, arXiv:2011.04366, eqs 2.11, 2.12); X + dX takes the place of
+    X.
+    If eigenpairs or systems did not converge, or the gradient is ill-posed, the verdict says so,
+    and there is no estimate.
 
     Examples
     --------
@@ -208,7 +210,7 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
 
 
 class _Visitor:
-    """Runs calls with changed rules, adds offsets to results, and remembers."""
+    """Runs calls with changed rules, adds offsets to their results, and remembers both."""
 
     def __init__(
         self,

@@ -1,17 +1,18 @@
 """Solving the systems of the derivatives, and judging the solutions.
 
-Which solver, in "auto":
+With ``solver="auto"`` the solvers are, see `rounds`:
 
-* the full spectrum, where the eigensolver was "dense";
-* Chebyshev's semi-iteration where the spectrum's end is known from the forward solve;
-* CG where a preconditioner is given, or where the end of the spectrum of M^{-1} A is not known;
-* MINRES where the systems are indefinite: interior pairs, shift-inverted where OPinv is given; and
-  after a LOBPCG that found D to be no good for M.
+* the full spectrum, if the eigensolver was "dense";
+* Chebyshev's semi-iteration, if the spectrum's end is known from the forward solve;
+* CG, if a preconditioner is given, or if the end of the spectrum of M^{-1} A is not known;
+* MINRES, if the systems are indefinite: interior pairs, shift-inverted if OPinv is given; and if
+  "lobpcg" found the row sums a poor approximation of M.
 
-Whatever the solver says, the true residual decides. It is computed afresh after every round, and
-solved for again; where a round does not gain a digit, MINRES takes over.
+The true residual decides, whatever the solver reports. It is computed afresh after every round, and
+solved for again; where a round does not gain a digit, the next solver (MINRES) takes over.
 """
 
+import dataclasses
 import functools
 from typing import Any, NamedTuple
 
@@ -20,43 +21,33 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
-from jax_peig._derivatives.rounds import Columns, Round, improve
+from jax_peig._derivatives.rounds import Panel, RoundResult, SystemSolver, solver_of
 from jax_peig._derivatives.systems import Systems
 
-# Rounds of a solver: the first does the work, the others mend what rounding, a solver's own more
-# optimistic test, and the guard vectors' errors have left.
+# Rounds of a solver: the first does the work. The others mend the rounding, a solver's own more
+# optimistic test, and the guard vectors' errors.
 ROUNDS = 4
-# The least gain of a round, in residual, of a solver that goes on.
+# A solver goes on if a round reduces every residual to this part.
 GAIN = 0.1
-# A system counts as solved within this factor of its tolerance...
+# A round solves to this part of the target, so that the true residual is below it.
+SAFETY = 0.5
+# A system counts as solved if its residual is within this factor of its tolerance, ...
 SLACK = 10
-# ...or where its residual is at the rounding of the products, these many eps.
-ROUNDING = 30
-# Columns solved together: those that are not asked for cost nothing, but to fill a panel up. One,
-# two or five are a panel of their own, which four or eight columns would fill too poorly.
+# ... or at the rounding of the products, so many eps.
+PRODUCT_ROUNDING = 30
+# Columns that are solved together: columns that are done cost nothing, except to fill a panel up.
+# One, two or five are a panel of their own, because four or eight columns would be filled poorly.
 PANEL = 4
 
 
 class Solution(NamedTuple):
-    """What `solve` returns."""
+    """The result of `solve`."""
 
     z: Block
-    converged: Array  # (k,)
-    residuals: Array  # (k,), norms
+    converged: Array  # (c,)
+    residuals: Array  # (c,), norms
     steps: Array  # of all rounds and panels, as far as the solvers tell
     matvecs: Array  # with A, in vectors
-
-
-class _State(NamedTuple):
-    z: Block
-    r: Block
-    norms: Array
-    done: Array
-    stage: Array  # of the solvers
-    rounds: Array  # of this one
-    gained: Array  # the last round was worth while
-    steps: Array
-    matvecs: Array
 
 
 def solve(
@@ -69,53 +60,142 @@ def solve(
     rhs : (n, k t)
         k right-hand sides, one for each pair; t times.
     full : (k t,)
-        Norms before projection: below their rounding a column is zero and is not solved for.
+        Norms before projection: a column below their rounding is zero and is not solved for.
     solvers : tuple
-        Tried one after the other, as far as is needed: "eigenbasis", "semi_iteration", "cg",
-        "minres", "gmres", "shift-invert", or a callable.
+        Tried one after the other, as far as is needed: names of `rounds.SOLVERS`, or a callable.
     max_steps : int
         Of a round.
     """
-    data, count = systems.data, rhs.shape[1]
-    which = jnp.arange(count) % systems.lam.shape[0]
-    noise, one = ROUNDING * tolerances.eps(rhs.dtype), jnp.ones_like(full[0])
+    noise = PRODUCT_ROUNDING * tolerances.eps(rhs.dtype)
     size = blocks.column_norms(rhs)
     present = ~(size <= noise * full)  # NaN is
-    # Of norm one from here on.
+    # The columns have norm one from here on.
     scale = jnp.where(present, blocks.reciprocal(size), 0)
-    rhs = jnp.where(present[None, :], rhs * (systems.sign * scale).astype(rhs.dtype)[None, :], 0)
-    target = jnp.maximum(data.tol, noise * full * scale)
-    norm_a, norm_m = data.norms
-    stiffness = norm_a + jnp.abs(systems.lam) * norm_m
-    natural = blocks.reciprocal(jnp.max(stiffness))  # what z is no shorter than
-    rounds = [functools.partial(improve, systems, name, max_steps) for name in solvers]
+    unit = blocks.where_columns(present, blocks.scale_columns(rhs, systems.sign * scale))
+    target = jnp.maximum(systems.data.tol, noise * full * scale)
+    panels = _PanelSolver.of(systems, unit, target, tuple(map(solver_of, solvers)), max_steps)
+    start = panels.start(present.astype(size.dtype), ~present)
+    end = jax.lax.while_loop(panels.unfinished, panels.run_round, start)
+    z = blocks.where_columns(present, blocks.scale_columns(end.z, size))
+    converged = end.done | (end.norms <= SLACK * target)
+    return Solution(z, converged, end.norms * size, end.steps, end.matvecs)
 
-    def turn(own: Array, solver, columns: Columns) -> Round:
-        """One round of a solver. Under vmap every one takes every turn: zero where not its own."""
-        if len(solvers) > 1:
-            columns = columns._replace(r=jnp.where(own, columns.r, 0))
-        return solver(columns)
 
-    def panel(index: Array, state: _State) -> _State:
-        """One round for the columns ``index``; those beyond the last are filling."""
-        own = jnp.minimum(index, count - 1)
-        asked = (index < count) & ~state.done[own]
-        r = jnp.where(asked[None, :], state.r[:, own], 0)
-        step, steps, matvecs = jax.lax.switch(
-            state.stage,
-            [functools.partial(turn, state.stage == i, f) for i, f in enumerate(rounds)],
-            Columns(r, which[own], jnp.where(asked, 0.5 * target[own], 0)),
+class _State(NamedTuple):
+    z: Block  # (n, c)
+    r: Block  # (n, c), the true residuals
+    norms: Array  # (c,)
+    done: Array  # (c,)
+    stage: Array  # which solver
+    rounds: Array  # of this solver
+    gained: Array  # the last round was worth while
+    steps: Array
+    matvecs: Array
+
+
+@dataclasses.dataclass(frozen=True)
+class _PanelSolver:
+    """Rounds for systems with right-hand sides of norm one or zero, a panel of columns at a time.
+
+    Its methods are traced inside one loop: its arrays are computed before, once.
+    """
+
+    systems: Systems
+    rhs: Block  # (n, c)
+    index: Array  # (c,), of the k systems
+    target: Array  # (c,), residual norms to reach
+    stiffness: Array  # (k,), ||A|| + |lam| ||M||
+    natural: Array  # the solutions are no shorter than this
+    solvers: tuple[SystemSolver, ...]
+    max_steps: int
+
+    @classmethod
+    def of(
+        cls,
+        systems: Systems,
+        rhs: Block,
+        target: Array,
+        solvers: tuple[SystemSolver, ...],
+        max_steps: int,
+    ) -> "_PanelSolver":
+        index = jnp.arange(rhs.shape[1]) % systems.lam.shape[0]
+        norm_a, norm_m = systems.data.norms
+        stiffness = norm_a + jnp.abs(systems.lam) * norm_m
+        natural = blocks.reciprocal(jnp.max(stiffness))
+        return cls(systems, rhs, index, target, stiffness, natural, solvers, max_steps)
+
+    @property
+    def count(self) -> int:
+        """The number of right-hand sides."""
+        return self.rhs.shape[1]
+
+    @property
+    def width(self) -> int:
+        """The number of columns in a panel."""
+        alone = self.solvers[0].all_columns or self.count in (1, 2, PANEL + 1)
+        return self.count if alone else PANEL
+
+    def start(self, norms: Array, done: Array) -> _State:
+        """Before the first round: Z = 0."""
+        none, first = jnp.array(0), self.solvers[0]
+        stage = jnp.array(0)
+        if first.worthwhile is not None and len(self.solvers) > 1:
+            stage = jnp.where(first.worthwhile(self.systems), 0, 1)
+        return _State(
+            z=jnp.zeros_like(self.rhs),
+            r=self.rhs,
+            norms=norms,
+            done=done,
+            stage=stage,
+            rounds=none,
+            gained=jnp.array(True),
+            steps=none,
+            matvecs=none,
         )
-        z = state.z[:, own] + systems.within(step)
-        r = rhs[:, own] - systems(z, which[own])
-        norms = blocks.scaled_norms(r, one)
-        floor = noise * stiffness[which[own]] * blocks.scaled_norms(z, natural)
-        better = asked & (norms < state.norms[own])  # NaN is not, nor is it kept
-        done = better & (norms <= jnp.maximum(target[own], floor))
+
+    def unfinished(self, state: _State) -> Array:
+        """Whether a column is open and a solver is left."""
+        return ~jnp.all(state.done) & (state.stage < len(self.solvers))
+
+    def run_round(self, state: _State) -> _State:
+        """One round for all open columns, a panel at a time; and which solver is next."""
+        count, width, whole = self.count, self.width, self.solvers[0].all_columns
+        order = jnp.arange(count) if whole else jnp.lexsort((self.index, state.done))
+        order = jnp.pad(order, (0, -(-count // width) * width - count), constant_values=count)
+        needed = 1 if whole else -(-jnp.sum(~state.done) // width)
+
+        def body(i: Array, state: _State) -> _State:
+            columns = jax.lax.dynamic_slice_in_dim(order, i * width, width)
+            return self.run_panel(columns, state)
+
+        state = state._replace(rounds=state.rounds + 1, gained=jnp.array(True))
+        state = jax.lax.fori_loop(0, needed, body, state)
+        last = state.stage == len(self.solvers) - 1
+        over = (state.rounds == ROUNDS) | (~state.gained & ~last)
+        return state._replace(
+            stage=jnp.where(over, state.stage + 1, state.stage),
+            rounds=jnp.where(over, 0, state.rounds),
+        )
+
+    def run_panel(self, columns: Array, state: _State) -> _State:
+        """One round for some columns; those beyond the last are filling."""
+        own = jnp.minimum(columns, self.count - 1)
+        index = self.index[own]
+        asked = (columns < self.count) & ~state.done[own]
+        r = blocks.where_columns(asked, state.r[:, own])
+        atol = jnp.where(asked, SAFETY * self.target[own], 0)
+        step, steps, matvecs = self.correct(state.stage, Panel(r, index, atol))
+        z = state.z[:, own] + self.systems.within(step)
+        r = self.rhs[:, own] - self.systems(z, index)
+        norms = blocks.scaled_norms(r, jnp.ones_like(self.target[0]))
+        noise = PRODUCT_ROUNDING * tolerances.eps(r.dtype)
+        floor = noise * self.stiffness[index] * blocks.scaled_norms(z, self.natural)
+        better = asked & (norms < state.norms[own])  # False for NaN, which is not kept
+        done = better & (norms <= jnp.maximum(self.target[own], floor))
         gained = done | ~asked | (better & (norms <= GAIN * state.norms[own]))
 
         def put(old: Array, new: Array) -> Array:
-            return old.at[..., index].set(jnp.where(better, new, old[..., own]), mode="drop")
+            return old.at[..., columns].set(jnp.where(better, new, old[..., own]), mode="drop")
 
         return _State(
             z=put(state.z, z),
@@ -126,39 +206,17 @@ def solve(
             rounds=state.rounds,
             gained=state.gained & jnp.all(gained),
             steps=state.steps + steps,
-            matvecs=state.matvecs + matvecs + index.shape[0],
+            matvecs=state.matvecs + matvecs + columns.shape[0],
         )
 
-    whole = solvers[0] == "eigenbasis" or callable(solvers[0])  # alone, and all columns at once
-    width = count if whole or count in (1, 2, PANEL + 1) else PANEL
-    panels = -(-count // width)
+    def correct(self, stage: Array, panel: Panel) -> RoundResult:
+        """The corrections by the solver whose turn it is."""
 
-    def refine(state: _State) -> _State:
-        """One round for all columns that are open, a panel at a time; and which solver is next."""
-        order = jnp.arange(count) if whole else jnp.lexsort((which, state.done))
-        order = jnp.pad(order, (0, panels * width - count), constant_values=count)
-        needed = 1 if whole else -(-jnp.sum(~state.done) // width)
+        def turn(own: Array, solver: SystemSolver, panel: Panel) -> RoundResult:
+            # Under vmap every solver takes every turn: with zeros if it is not its own.
+            if len(self.solvers) > 1:
+                panel = panel._replace(r=jnp.where(own, panel.r, 0))
+            return solver.run(self.systems, self.max_steps, panel)
 
-        def body(i: Array, state: _State) -> _State:
-            return panel(jax.lax.dynamic_slice_in_dim(order, i * width, width), state)
-
-        state = state._replace(rounds=state.rounds + 1, gained=jnp.array(True))
-        state = jax.lax.fori_loop(0, needed, body, state)
-        last = state.stage == len(solvers) - 1
-        over = (state.rounds == ROUNDS) | (~state.gained & ~last)
-        return state._replace(
-            stage=jnp.where(over, state.stage + 1, state.stage),
-            rounds=jnp.where(over, 0, state.rounds),
-        )
-
-    none, stage = jnp.array(0), jnp.array(0)
-    if solvers[0] == "semi_iteration" and len(solvers) > 1 and data.spectrum is not None:
-        stage = jnp.where(data.spectrum.worthwhile, 0, 1)
-    norms = present.astype(size.dtype)
-    state = _State(
-        jnp.zeros_like(rhs), rhs, norms, ~present, stage, none, jnp.array(True), none, none
-    )
-    state = jax.lax.while_loop(lambda s: ~jnp.all(s.done) & (s.stage < len(solvers)), refine, state)
-    z = jnp.where(present[None, :], state.z * size.astype(rhs.dtype)[None, :], 0)
-    converged = state.done | (state.norms <= SLACK * target)
-    return Solution(z, converged, state.norms * size, state.steps, state.matvecs)
+        turns = [functools.partial(turn, stage == i, s) for i, s in enumerate(self.solvers)]
+        return jax.lax.switch(stage, turns, panel)
