@@ -25,47 +25,22 @@ Differences from the textbook:
 4. All products with the wanted vectors are computed afresh before the check, so that no pair is
    judged by products that were carried along.
 
-The phases of an iteration (a queue of vectors goes into the basis first, in any phase):
-
-    SEARCHING   expands by the residual of the first wanted pair that has not converged.
-                All converged: CHECKING. Hopeless, or out of steps: FINISHING.
-    CHECKING    expands by the residual of the lowest pair in the complement.
-                A pair is missing, or one of the wanted has lost its convergence: SEARCHING.
-                The set is complete, or the check is hopeless: DONE.
-    FINISHING   computes all products afresh for the last time: DONE.
-
 Each step costs one product with A (one with M), some six passes over V, and an eigendecomposition
 of the order of the basis. Expansion by several residuals at once takes more products (1.2 times
 with two), so blocks are left to the other methods.
 """
 
 import dataclasses
-import functools
-from typing import ClassVar, NamedTuple
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
-from jax_peig._core import blocks, tolerances
 from jax_peig._core.checks import check_positive
 from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers import warm_start
-from jax_peig._eigensolvers.completeness import (
-    ComplementEvidence,
-    complement_shows,
-    least_component,
-)
-from jax_peig._eigensolvers.convergence import (
-    SAFETY,
-    Lengths,
-    Progress,
-    Ritz,
-    StoppingRule,
-    block_width,
-    multiply,
-    relative_residuals,
-)
-from jax_peig._eigensolvers.davidson_basis import Basis
+from jax_peig._eigensolvers.convergence import Ritz, StoppingRule, block_width
+from jax_peig._eigensolvers.davidson_iteration import DONE, Iteration
 from jax_peig._eigensolvers.iterative import IterativeMethod, Pencil, Task
 from jax_peig._eigensolvers.problem import Structure
 from jax_peig._operators.operator import Operator
@@ -73,16 +48,6 @@ from jax_peig._operators.operator import Operator
 # The part of a full basis that a restart keeps. A larger part saves few products (2 % at 0.7), and
 # every restart costs V times a small matrix.
 KEPT = 0.6
-# The fewest vectors in the space of a completeness check: two steps find what is missing from a
-# narrow spectrum.
-CHECK_DIMENSION = 3
-# A pair is given up after so many of its own steps without progress, see `Progress.stalled`.
-PATIENCE = 100
-
-# Phases.
-SEARCHING, CHECKING, FINISHING, DONE = range(4)
-# Restarts of the basis.
-NO_RESTART, COMPRESS, RENEW = range(3)
 
 
 def default_basis(n: int, k: int) -> int:
@@ -151,61 +116,6 @@ class Davidson(IterativeMethod):
         return solve(task.pencil, task.inputs.preconditioner, block, task.rule, task.key, size)
 
 
-class _State(NamedTuple):
-    phase: Array
-    basis: Basis
-    queue: Block  # (n, p), vectors that go into the basis next
-    fed: Array  # how many of them did
-    queued: Array  # how many of them have to
-    deflated: Array  # CHECKING: the first vectors of the basis, whose complement is searched; or 0
-    restart: Array  # of the basis, before it is expanded
-    c: Array  # (m, kept), the lowest Ritz vectors' coefficients
-    previous: Array  # (m, 1), those of the target in the step before
-    theta: Array  # (p,)
-    relative: Array  # (k,), relative residuals when the queue was last empty
-    residual: Block  # (n, 1), of the target
-    target: Array
-    dropped: Array  # directions in a row that were in the span of the basis
-    progress: Progress  # (k + 1,), of the relative residuals of the wanted and the checked pair
-    step: Array
-    finite: Array
-    definite: Array
-    complete: Array  # a check showed that no wanted pair is missing
-    history: Array
-
-    @property
-    def feeding(self) -> Array:
-        """Whether the queue holds vectors that go into the basis first."""
-        return self.fed < self.queued
-
-    @property
-    def exhausted(self) -> Array:
-        """Whether a random direction was in the span of the basis: it is the whole space."""
-        return self.dropped >= 2
-
-
-class _RitzPairs(NamedTuple):
-    """The lowest p Ritz pairs."""
-
-    theta: Array  # (p,)
-    c: Array  # (m, kept), coefficients of these and further Ritz vectors
-    r: Block  # (n, p), residuals
-    lengths: Lengths
-    relative: Array  # (p,), relative residuals
-    converged: Array  # (p,)
-
-
-class _Verdict(NamedTuple):
-    """What the Ritz pairs show; it counts where the queue is empty."""
-
-    settled: Array  # the wanted pairs have converged
-    complete: Array
-    missed: Array
-    ended: Array  # (k,), which wanted pairs are no targets
-    give_up: Array
-    finite: Array
-
-
 def solve(
     pencil: Pencil,
     preconditioner: Operator | None,
@@ -224,13 +134,11 @@ def solve(
         The largest number of basis vectors, see `default_basis`; p + 4 at least. A step is one
         product here, and ``rule.max_steps`` bounds the products.
     """
-    a, m, norms, worthwhile = pencil
     width = start.shape[1]
-    size = max(min(basis, a.n), width + 4)
+    size = max(min(basis, pencil.a.n), width + 4)
     kept = max(width, min(int(KEPT * size), size - 3))
-    iteration = _Iteration(a, m, preconditioner, norms, rule, key, width, size, kept)
+    iteration = Iteration(pencil, preconditioner, rule, key, width, size, kept)
     begin = iteration.begin(start)
-    begin = begin._replace(phase=jnp.where(worthwhile, begin.phase, DONE))
     end = jax.lax.while_loop(lambda s: s.phase != DONE, iteration.iterate, begin)
     rule.monitor.finish(end.step)
     # The checked vector comes after the guard vectors, and may belong between them.
@@ -243,226 +151,10 @@ def solve(
         MX=x.m,
         steps=end.step,
         matvecs=end.step,
-        matvecs_M=jnp.array(0) if m is None else end.step,
+        matvecs_M=jnp.array(0) if pencil.m is None else end.step,
         stagnated=end.step < rule.max_steps,  # if it did not converge
         finite=end.finite,
         definite=end.definite,
         history=end.history,
         complete=end.complete | end.exhausted,
     )
-
-
-class _Iteration(NamedTuple):
-    """The pencil (sign A, M), whose smallest eigenvalues are wanted, how well, and the sizes."""
-
-    operator: Operator
-    mass: Operator | None
-    preconditioner: Operator | None
-    norms: tuple[Array, Array]
-    rule: StoppingRule
-    key: Array
-    width: int  # p, the Ritz vectors that are looked at
-    size: int  # m, the largest basis
-    kept: int  # of them by a restart, p at least
-
-    def begin(self, start: Block) -> _State:
-        n, width = start.shape
-        m, k, dtype = self.size, self.rule.k, start.dtype
-        real = jnp.finfo(dtype).dtype
-        zero, no = jnp.array(0), jnp.array(False)
-        return _State(
-            phase=jnp.array(SEARCHING),
-            basis=Basis.empty(n, m, dtype, 2 if self.mass is None else 3),
-            queue=start,
-            fed=zero,
-            queued=jnp.array(width),
-            deflated=zero,
-            restart=jnp.array(NO_RESTART),
-            c=jnp.zeros((m, self.kept), dtype),
-            previous=jnp.zeros((m, 1), dtype),
-            theta=jnp.zeros(width, real),
-            relative=jnp.full(k, jnp.inf, real),
-            residual=jnp.zeros((n, 1), dtype),
-            target=zero,
-            dropped=zero,
-            progress=Progress.begin(jnp.zeros(k + 1, real), jnp.zeros(k + 1, int)),
-            step=zero,
-            finite=~no,
-            definite=~no,
-            complete=no,
-            history=self.rule.monitor.begin(k, dtype),
-        )
-
-    def iterate(self, state: _State) -> _State:
-        branches = (lambda s: s, self.compress, self.renew)
-        state = jax.lax.switch(state.restart, branches, state)
-        return self.judge(self.expand(state))
-
-    # -- the basis ------------------------------------------------------------------------------
-
-    def compress(self, state: _State) -> _State:
-        """V <- V [C, P]: the lowest Ritz vectors, and what the step before adds to them."""
-        return state._replace(
-            basis=state.basis.compress(state.c, state.previous),
-            c=jnp.eye(self.size, self.kept, dtype=state.c.dtype),
-        )
-
-    def renew(self, state: _State) -> _State:
-        """Empty the basis and queue its lowest Ritz vectors, for fresh products.
-
-        For a completeness check a random vector follows those that are deflated.
-        """
-        x = state.basis.layers[0] @ state.c[:, : self.width]
-        q, last = state.deflated, state.phase == FINISHING
-        random = (jnp.arange(self.width) == q) & ~last
-        return state._replace(
-            basis=state.basis.emptied(),
-            queue=blocks.where_columns(random, self.random(state), x),
-            fed=jnp.zeros_like(state.fed),
-            queued=jnp.where(last, self.width, jnp.minimum(q + 1, self.width)),
-            c=jnp.zeros_like(state.c),
-        )
-
-    def random(self, state: _State) -> Block:
-        key = jax.random.fold_in(self.key, state.step)
-        n, dtype = state.residual.shape[0], state.residual.dtype
-        return blocks.random_block(key, n, 1, dtype)
-
-    def expand(self, state: _State) -> _State:
-        """One more vector, and the only product with A: queued, random, or the residual."""
-        feeding = state.feeding
-        w = jax.lax.switch(
-            jnp.where(feeding, 0, jnp.where(state.dropped > 0, 1, 2)),
-            (
-                lambda s: jax.lax.dynamic_slice_in_dim(s.queue, s.fed, 1, axis=1),
-                self.random,
-                lambda s: multiply(self.preconditioner, s.residual),
-            ),
-            state,
-        )
-        finite = state.finite & jnp.all(jnp.isfinite(w))
-        v, mv, definite = state.basis.orthonormal(w, self.mass)
-        av = self.rule.sign * self.operator(v)
-        zero = jnp.all(v == 0)
-        return state._replace(
-            basis=state.basis.append(v, av, mv),
-            fed=state.fed + jnp.where(feeding, 1, 0),
-            previous=jax.lax.dynamic_slice_in_dim(state.c, state.target, 1, axis=1),
-            dropped=jnp.where(zero & ~feeding, state.dropped + 1, 0),
-            step=state.step + 1,
-            finite=finite & jnp.all(jnp.isfinite(av)),
-            definite=state.definite & definite,
-        )
-
-    # -- the Ritz pairs and what they show ------------------------------------------------------
-
-    def judge(self, state: _State) -> _State:
-        """Ritz pairs, what they show, and from it the phase, the target and the restart."""
-        rule, k, feeding = self.rule, self.rule.k, state.feeding
-        pairs = self.ritz_pairs(state)
-        progress = self.progress(state, pairs)
-        verdict = self.verdict(state, pairs, progress)
-        # After a missed pair every pair has another place.
-        progress = jax.tree.map(
-            functools.partial(jnp.where, verdict.missed), Progress.begin(*progress), progress
-        )
-        phase = self.next_phase(state, verdict)
-        renew = (state.phase == SEARCHING) & ((phase == CHECKING) | (phase == FINISHING))
-        full = ~feeding & state.basis.full
-        # Guard vectors that have converged are deflated too; one place is left for the check.
-        guards = jnp.sum(jnp.cumprod(jnp.where(pairs.converged[k : self.width - 1], 1, 0)))
-        deflated = jnp.where(renew, k + guards, state.deflated)
-        check = self.checking(state) & verdict.settled
-        target = jnp.where(check, self.checked(state), jnp.argmax(~verdict.ended))
-        shown = jnp.where(feeding, state.relative, pairs.relative[:k])
-        history = rule.monitor.record(state.history, state.step, shown, state.step, rule.tol)
-        return state._replace(
-            phase=phase,
-            deflated=jnp.where(phase == CHECKING, deflated, 0),
-            restart=jnp.where(renew, RENEW, jnp.where(full, COMPRESS, NO_RESTART)),
-            c=pairs.c,
-            theta=pairs.theta,
-            relative=shown,
-            residual=jax.lax.dynamic_slice_in_dim(pairs.r, target, 1, axis=1),
-            target=target,
-            progress=jax.tree.map(functools.partial(jnp.where, feeding), state.progress, progress),
-            finite=verdict.finite,
-            complete=verdict.complete,
-            history=history,
-        )
-
-    def next_phase(self, state: _State, verdict: _Verdict) -> Array:
-        """The phase that follows, see the module's text. Nothing ends but on fresh products."""
-        settled, give_up = verdict.settled, verdict.give_up
-        search = jnp.where(give_up, FINISHING, jnp.where(settled, CHECKING, SEARCHING))
-        check = jnp.where(verdict.missed | ~settled, SEARCHING, CHECKING)
-        check = jnp.where(verdict.complete | give_up, DONE, check)
-        phase = jnp.where(
-            state.phase == SEARCHING, search, jnp.where(state.phase == CHECKING, check, DONE)
-        )
-        return jnp.where(verdict.finite, jnp.where(state.feeding, state.phase, phase), DONE)
-
-    def checking(self, state: _State) -> Array:
-        """Whether the random vector of a completeness check is in the basis."""
-        return (state.phase == CHECKING) & ~state.feeding
-
-    def checked(self, state: _State) -> Array:
-        """The index of the lowest Ritz pair in the complement; n = k has none."""
-        return jnp.minimum(state.deflated, self.width - 1)
-
-    def ritz_pairs(self, state: _State) -> _RitzPairs:
-        """The lowest Ritz pairs with their residuals."""
-        theta, c, small = state.basis.rayleigh_ritz(state.deflated, self.width)
-        x = state.basis.combine(c[:, : self.width])
-        r = x.a - x.m @ small
-        lengths = Lengths.of(r, theta, x.v, self.norms)
-        relative = relative_residuals(lengths, theta, self.norms)
-        return _RitzPairs(
-            theta, c[:, : self.kept], r, lengths, relative, relative <= SAFETY * self.rule.tol
-        )
-
-    def progress(self, state: _State, pairs: _RitzPairs) -> Progress:
-        """Of each wanted pair and of the checked one, counted in steps spent on it."""
-        k, relative = self.rule.k, pairs.relative
-        checked = jnp.where(self.checking(state), relative[self.checked(state)], jnp.inf)
-        # A value that fell is another pair's, whatever residual was in its place before.
-        least = tolerances.rank(relative.dtype) * self.norms[0]
-        fell = pairs.theta[:k] < state.theta[:k] - least
-        spent = jnp.arange(k + 1) == jnp.minimum(state.target, k)
-        return state.progress.after(
-            jnp.append(relative[:k], checked), jnp.append(fell, False), jnp.where(spent, 1, 0)
-        )
-
-    def verdict(self, state: _State, pairs: _RitzPairs, progress: Progress) -> _Verdict:
-        """Whether the wanted pairs converged, are complete, or are to be given up."""
-        k, checking = self.rule.k, self.checking(state)
-        settled = jnp.all(pairs.converged[:k])
-        evidence = self.evidence(state, pairs)
-        stuck = progress.stalled(PATIENCE, progress.best)
-        ended = pairs.converged[:k] | stuck[:k]
-        hopeless = (jnp.all(ended) & ~settled) | (checking & stuck[k]) | state.exhausted
-        finite = jnp.all(jnp.isfinite(pairs.theta)) & jnp.all(jnp.isfinite(pairs.r))
-        return _Verdict(
-            settled=settled,
-            complete=evidence.complete & checking & settled,
-            missed=evidence.missed & checking & settled,
-            ended=ended,
-            give_up=hopeless | (state.step >= self.rule.max_steps),
-            finite=state.finite & finite,
-        )
-
-    def evidence(self, state: _State, pairs: _RitzPairs) -> ComplementEvidence:
-        """What the lowest Ritz pair in the complement shows about the wanted ones."""
-        n, i = state.residual.shape[0], self.checked(state)
-        found = complement_shows(
-            (pairs.theta - pairs.theta[self.rule.k - 1])[i],
-            # theta is right to ||r|| ||x|| or better, up to the spread of M's spectrum.
-            (pairs.lengths.r * pairs.lengths.x)[i],
-            # The lowest Ritz vector of a random start has more of it.
-            least_component(n),
-            tolerances.rank(pairs.theta.dtype) * state.basis.scale,
-            pairs.converged[i],
-        )
-        dimension = state.basis.filled - state.deflated
-        grown = (dimension >= CHECK_DIMENSION) | (self.width == self.rule.k)
-        return found._replace(complete=found.complete & grown)
