@@ -427,8 +427,8 @@ class _Iteration(NamedTuple):
         if not c.in_order:
             order = jnp.argsort(pairs.place)
             pairs, lengths, length = jax.tree.map(lambda t: t[..., order], (pairs, lengths, length))
-        rose = (state.step > 1) & (pairs.place[-1] > state.pairs.place[-1])
-        upper = c.raised(state.upper, Progression(pairs.place, length, rose))
+        now = Progression(pairs.place, state.pairs.place, length, state.step)
+        upper = c.raised(state.upper, now)
         return state._replace(pairs=pairs, upper=upper), lengths
 
     def judge(self, state: _State, lengths: Lengths) -> _State:

@@ -51,14 +51,15 @@ class Progress(NamedTuple):
         return cls(jnp.full_like(best, jnp.inf), jnp.zeros_like(since))
 
     def after(
-        self, measured: Array, better: Array | bool = False, spent: Array | int = 1
+        self, measured: Array, better: Array | None = None, spent: Array | int = 1
     ) -> "Progress":
         """The progress after a step.
 
         A measure makes progress if it falls by a tenth, or where ``better`` says so. Where each
         measure has its own counter, ``spent`` (m,) tells the steps that were spent on it.
         """
-        better = (measured < PROGRESS * self.best) | better
+        fell = measured < PROGRESS * self.best
+        better = fell if better is None else fell | better
         renewed = better if self.since.shape == better.shape else jnp.any(better)
         return Progress(
             jnp.where(better, measured, self.best), jnp.where(renewed, 0, self.since + spent)

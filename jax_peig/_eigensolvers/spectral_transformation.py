@@ -71,8 +71,9 @@ class Progression(NamedTuple):
     """What the new Ritz values tell about the upper end of C's spectrum."""
 
     place: Array  # (b,)
+    before: Array  # (b,), the places a step earlier
     lengths: Array  # (b,), of the residuals, in the M^{-1} norm
-    rose: Array  # whether the largest place has become larger
+    step: Array
 
 
 class Cost(NamedTuple):
@@ -213,7 +214,8 @@ class ResidualBased(Transformation):
 
     def raised(self, upper: Array, now: Progression) -> Array:
         """The largest Ritz value falls, unless the interval ends below the spectrum of C."""
-        return upper + jnp.where(now.rose, RAISE * (upper - now.place[0]), 0)
+        rose = (now.step > 1) & (now.place[-1] > now.before[-1])
+        return upper + jnp.where(rose, RAISE * (upper - now.place[0]), 0)
 
     def corrected(self, ends: Ends) -> Ends:
         """Columns in the upper half of the spectrum count as random, and p(C) x is computed."""
