@@ -69,6 +69,11 @@ class Davidson(IterativeMethod):
         How many vectors are kept, with as many products with A and, with M, with M. Default: three
         times k and the guard vectors, and at least 20. Fewer cost more matvecs.
 
+    Raises
+    ------
+    TypeError, ValueError
+        For an option that is no positive integer.
+
     Examples
     --------
     >>> import jax.numpy as jnp

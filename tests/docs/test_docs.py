@@ -182,18 +182,14 @@ def described(body):
     return [name.strip() for head in heads for name in head.split(",")]
 
 
-def written_parameters(function):
-    """Their names in the source: "options" where its signature shows what is passed on."""
-    code = function.__code__
-    count = code.co_argcount + code.co_kwonlyargcount + bool(code.co_flags & inspect.CO_VARKEYWORDS)
-    return list(code.co_varnames[:count])
-
-
 def check_function(name):
     """Parameters all described in order; returns; errors; an example."""
     function = getattr(jax_peig, name)
     found = sections(function.__doc__)
-    assert described(found["Parameters"]) == written_parameters(function)
+    names, parameters = described(found["Parameters"]), list(inspect.signature(function).parameters)
+    if names[-1] == "options":  # those that the signature shows, and another function describes
+        names, parameters = names[:-1], parameters[: len(names) - 1]
+    assert names == parameters
     assert {"Returns", "Raises", "Examples"} <= set(found)
     assert f"{name}(" in found["Examples"]
 
@@ -203,8 +199,8 @@ def check_class(name):
     cls = getattr(jax_peig, name)
     found = sections(cls.__doc__)
     fields = getattr(cls, "_fields", None) or [f.name for f in dataclasses.fields(cls)]
-    made_by_users = "Parameters" in found
-    assert described(found["Parameters" if made_by_users else "Attributes"]) == list(fields)
+    made_by_users = "Attributes" not in found
+    assert described(found.get("Parameters", found.get("Attributes", ""))) == list(fields)
     if made_by_users:
         assert f"{name}(" in found["Examples"]
         assert "__post_init__" not in vars(cls) or "Raises" in found
