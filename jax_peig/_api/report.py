@@ -112,8 +112,8 @@ class DerivativeReport:
         for i, call in enumerate(self.calls):
             names = " then ".join(s if isinstance(s, str) else "a callable" for s in call.solvers)
             worst = np.max(call.residuals, initial=0.0)
-            counted = solver_of(call.solvers[0]).counted
-            count = f"{call.steps} steps, {call.matvecs} products" if counted else "not counted"
+            count = f"{call.steps} steps, {call.matvecs} matvecs"
+            count = count if solver_of(call.solvers[0]).counted else "not counted"
             lines.append(
                 f"call {i}: n = {call.n}, k = {call.k}, {call.method}; gap {call.gap:.1e}; systems "
                 f"by {names}: residual {worst:.1e} (tolerance {call.tolerance:.1e}), "
@@ -195,17 +195,15 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
     def distance(one: PyTree, other: PyTree) -> float:
         return _norm(jax.tree.map(jnp.subtract, one, other)) / size
 
-    verdict = _verdict(calls, gradient)
-    shown = gradient[0] if len(argnums) == 1 else gradient
     trusted = not any(call.problems for call in calls)
     return DerivativeReport(
         value=float(value),
-        gradient=shown,
+        gradient=gradient[0] if len(argnums) == 1 else gradient,
         error=distance(gradient, best) if trusted else np.nan,
         error_of_eigenpairs=distance(gradient, refined) if trusted else np.nan,
         error_of_systems=distance(refined, best) if trusted else np.nan,
         calls=calls,
-        verdict=verdict,
+        verdict=_verdict(calls, gradient),
     )
 
 
@@ -377,7 +375,7 @@ def _examine(
 
 
 def _problems(found: _Judgement) -> tuple[str, ...]:
-    """What makes the derivative of a call ill-posed or inaccurate."""
+    """The reasons why the derivative of a call is ill-posed or inaccurate."""
     info, problems = found.info, []
     if int(info.status) != Status.CONVERGED:
         problems.append(f"the eigenpairs: {info.message}")

@@ -26,7 +26,7 @@ from jax_peig._operators.probe import Probe
 
 
 class Solved(NamedTuple):
-    """A problem solved without derivatives, and what its derivatives need."""
+    """A problem solved without derivatives, and the data for its derivatives."""
 
     a: Operator  # Hermitian, with derivatives
     m: Operator | None

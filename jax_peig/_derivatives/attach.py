@@ -92,9 +92,9 @@ class _Pull(_RuleMap):
 class _Check(_RuleMap):
     """(U, Q, gauge part, lb, Xb) -> (U, Q), or NaN where the derivative does not exist.
 
-    It is a linear map so that it sees, in nested modes, the whole tangent of what it checks: along
-    a path of a gauge-invariant loss the tangents of X and of Xb change the gauge part by equal and
-    opposite amounts, and only their sum is zero.
+    It is a linear map so that in nested modes it sees whole tangents: along a path of a
+    gauge-invariant loss the tangents of X and of Xb change the gauge part by equal and opposite
+    amounts, and only their sum is zero.
     """
 
     derived: bool = False
@@ -143,8 +143,8 @@ class _Check(_RuleMap):
     ) -> tuple[Arrays, Arrays]:
         """Outputs that do not depend on the residuals, or NaN where that derivative is ill-posed.
 
-        Where lb is not constant over a cluster the first derivative was a generalised gradient,
-        which jumps; its own derivative, even at constant lb, would need the whole block.
+        Where lb is not constant over a cluster, the first derivative is a generalised gradient,
+        which jumps. Its own derivative would need the whole block, even at constant lb.
         """
         del tangents
         outputs = bind(self, residuals, inputs)
@@ -161,7 +161,7 @@ def attach(
 
     The eigensolver is given parameters without tangents and is never differentiated. Its result
     passes through here and receives the derivatives of the pairs that it approximates. ``first`` is
-    what the rule makes of the eigenvalues, see `Rule.first_output`.
+    lam or R, see `Rule.first_output`.
     """
     del rule, a, m, forward
     return first, x

@@ -50,7 +50,7 @@ class SystemSolver(NamedTuple):
 
     run: Callable[[Systems, int, Panel], RoundResult]  # at most so many steps
     all_columns: bool = False  # its panel is all columns, and it is the only solver
-    counted: bool = True  # it tells its steps and products
+    counted: bool = True  # it tells its steps and matvecs
     worthwhile: Callable[[Systems], Array | bool] | None = None  # None is always
 
 
@@ -132,7 +132,7 @@ def _shift_invert(systems: Systems, max_steps: int, panel: Panel) -> RoundResult
         (M - (lam_j - sigma) M (A - sigma M)^{-1} M) z_j = M (A - sigma M)^{-1} r_j
 
     For M = I the eigenvalues (lam_i - lam_j) / (lam_i - sigma) gather at one: few steps are needed.
-    No product with A is, only products with OPinv.
+    No products with A are needed, only products with OPinv.
     """
     op_inv, sigma = systems.data.op_inv, systems.data.sigma
     assert op_inv is not None

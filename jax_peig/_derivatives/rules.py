@@ -36,7 +36,7 @@ from jax_peig._diagnostics import clusters
 class Rule(abc.ABC):
     """The forward and the reverse rule; static and hashable.
 
-    The methods that a subclass defines say what becomes of the k x k blocks along X.
+    A subclass defines the (k, k) coefficients along X, and the checks of cotangents.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ class Rule(abc.ABC):
     refine : bool
         Whether the pairs take a step of refinement before they are differentiated.
     on_gauge : {"nan", "warn", "ignore"}
-        What an ill-posed derivative returns.
+        The policy for ill-posed derivatives, see `Derivative`.
     """
 
     settings: Settings

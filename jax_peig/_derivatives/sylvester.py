@@ -5,8 +5,8 @@
     P^H (A Z - M Z R) = P^H B.
 
 R = diag(lam) in value, so that the columns are separate systems with P^H (A - lam_j M) P, positive
-definite on the complement for the smallest pairs and negative definite for the largest. R is a full
-matrix in what is differentiated: its off-diagonal entries inside a cluster move (see `rules`).
+definite on the complement for the smallest pairs and negative definite for the largest. In the
+derivative R is a full matrix: its off-diagonal entries inside a cluster move (see `rules`).
 
 The operator is completed on span(X) so that it is invertible there and hides nothing:
 

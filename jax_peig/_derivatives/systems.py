@@ -1,4 +1,4 @@
-"""What derivatives are computed from: the pairs, the linear systems, and help to solve them.
+"""The data of the derivatives: the pairs, their linear systems, and help to solve those.
 
 The linear systems live on the M-complement of the eigenvectors,
 
@@ -51,7 +51,7 @@ class SystemData(NamedTuple):
 
 
 class ForwardResult(NamedTuple):
-    """What the forward solve found out, without derivatives; a pytree."""
+    """The forward solve's findings beside the pairs, without derivatives; a pytree."""
 
     data: SystemData
     mx: Block | None  # M X; None without M
@@ -61,7 +61,7 @@ class ForwardResult(NamedTuple):
 
 
 class SylvesterSystem(NamedTuple):
-    """What the solution of A Z - M Z R = B on the complement depends on; a pytree."""
+    """The parameters of A Z - M Z R = B on the complement; a pytree."""
 
     a: Operator
     m: Operator | None

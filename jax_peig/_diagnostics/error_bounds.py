@@ -49,7 +49,7 @@ def error_bounds(
 def _dual_norms(
     r: Block, norm: Array, m: Operator, norm_m: Array
 ) -> tuple[Array, Array, Array, Array]:
-    """Bounds of ||r_j||_{M^{-1}} (b,), lam_min(M), the products with M, and if it looks definite.
+    """Bounds of ||r_j||_{M^{-1}} (b,), lam_min(M), the matvecs of M, and if M looks definite.
 
     The norm is obtained from MINRES on M y = r:
 
@@ -95,7 +95,7 @@ def error_estimates(
 
     Rayleigh-Ritz leaves residuals that are orthogonal to the whole block, guard vectors included:
     the wanted pairs do not disturb each other. Kato and Temple's ||r||^2 / gap then holds with the
-    gap to what lies beyond the block, however near other pairs of it may be.
+    gap to the spectrum beyond the block, however near other pairs of the block may be.
 
     Parameters
     ----------

@@ -14,7 +14,7 @@ from jax_peig._eigensolvers.problem import Inputs, Problem
 
 
 class Findings(NamedTuple):
-    """What is known of a problem beside its pairs."""
+    """Findings about a problem beside its pairs."""
 
     norms: tuple[Array, Array]  # ||A||, ||M||
     status: Array  # see `diagnose`

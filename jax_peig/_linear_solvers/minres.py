@@ -86,7 +86,7 @@ class _Pivots(NamedTuple):
 
 
 class _Watch(NamedTuple):
-    """What is remembered to notice an inconsistent right-hand side."""
+    """The memory by which an inconsistent right-hand side is noticed."""
 
     square: Array  # (b,), of the tridiagonal matrix's Frobenius norm
     slope: Array  # (b,), the smallest ||A r|| / ||r|| so far, ...
