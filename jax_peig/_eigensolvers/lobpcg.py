@@ -8,27 +8,24 @@ preconditioned residuals W:
 Differences from the textbook and from ``jax.experimental.sparse.linalg.lobpcg_standard``:
 
 1. The generalised problem, a preconditioner, complex Hermitian, smallest and largest.
-2. One product with A of one block a step: A [X, P] (and M [X, P]) are carried along and combined
-   with the same small coefficients; they are computed afresh every `REFRESH` steps and at the end.
-3. [X, P] is kept orthonormal by small coefficients alone (Hetmaniuk and Lehoucq, 2006), so that
-   its Gram matrix is I, and [X, P]^H A [X, P] comes from the small problem before. Of the blocks of
-   S = [X, P, W] only those with W are measured: S^H M W and S^H A W, the two passes over n.
+2. One product of A with one block a step: A [X, P] and M [X, P] are carried along, combined by the
+   same coefficients, and computed afresh every `REFRESH` steps and at the end.
+3. [X, P] is kept orthonormal by small coefficients alone (Hetmaniuk and Lehoucq, 2006). Its Gram
+   matrix is then I, and [X, P]^H A [X, P] comes from the small problem before. Of the Gram matrices
+   of S = [X, P, W] only the blocks of W are computed: S^H M W and S^H A W, the two passes over n.
 4. W is made orthonormal in the small problem too, while it is far enough from dependent for the
-   tolerance; where not, by a projection over n first (Duersch et al., 2018), once or twice. Gram
-   matrices alone: directions that are dependent to rounding become zero columns, and the
-   Rayleigh-Ritz step passes over them. Rank-deficient guesses, converged columns (zero residuals)
-   and 3 m > n need no special case.
+   tolerance; else it is projected over n first (Duersch et al., 2018), once or twice. Directions
+   that are dependent to rounding become zero columns, and Rayleigh-Ritz passes over them. So
+   rank-deficient guesses, converged columns (zero residuals) and 3 m > n need no special case.
 5. Guard vectors: the block is wider than k. They speed up convergence, find the further copies of a
    repeated eigenvalue, and tell the gap. The iteration goes on until the first of them shows that
    the (k+1)-th eigenvalue is another one, or is converged itself.
-6. Where no preconditioner is given T is a polynomial in A (``lobpcg_polynomial.py``): as many
-   products, a quarter of the steps or fewer, and a step's inner products most often cost more than
-   its product.
+6. Where no preconditioner is given T is a polynomial in A (``lobpcg_directions.py``). It takes as
+   many matvecs and far fewer steps, whose inner products most often cost more than the matvecs.
 7. From a random block W has s columns, fewer than the block: those that are not `settled` yet, the
-   largest residuals first. That saves a tenth to a third of the products. Guard vectors mostly come
-   first, and have to: where they waited for the wanted pairs, a tenth to a fifth more was saved,
-   and of a thousand starts up to three ended with a wrong set. From a guess every column takes
-   every step, however small its residual: what it is blind to comes in by the noise in it.
+   largest residuals first. Guard vectors do not wait for the wanted pairs: where they did, a few
+   starts ended with a wrong set. From a guess every column takes every step, however small its
+   residual: a vector that the guess misses comes in by the noise in it.
 """
 
 import dataclasses
@@ -53,12 +50,16 @@ from jax_peig._eigensolvers.convergence import (
     relative_residuals,
 )
 from jax_peig._eigensolvers.iterative import IterativeMethod, Pencil, Task
-from jax_peig._eigensolvers.lobpcg_polynomial import Polynomial, further
+from jax_peig._eigensolvers.lobpcg_directions import (
+    Polynomial,
+    further,
+    orthonormal_directions,
+)
 from jax_peig._eigensolvers.problem import Structure
 from jax_peig._operators.operator import Operator
 from jax_peig._operators.probe import SAFE_STEPS, STEPS
 
-REFRESH = 20  # steps between fresh products with X
+REFRESH = 20  # steps after which all products with X are computed afresh
 # Steps without progress after which the iteration gives up, see `Progress.stalled`.
 PATIENCE = 100
 
@@ -134,16 +135,15 @@ class LOBPCG(IterativeMethod):
             return Polynomial.within(a, sign, None, task.interval, jnp.array(True)), 0, 0
         inverse = task.mass_inverse()
         worthwhile, matvecs_M = inverse.degree == 1, inverse.matvecs
-        inverse = inverse.without_polynomial()
+        inverse = inverse.one_step()
         interval = task.interval_with(inverse, SAFE_STEPS)
         return Polynomial.within(a, sign, inverse, interval, worthwhile), SAFE_STEPS, matvecs_M
 
 
 def _step_width(width: int, rule: StoppingRule) -> int:
-    """How many columns take a step, s, of a block of this width: near k, or all after a guess.
+    """How many columns of the block take a step, s: near k, or all after a guess.
 
-    2, 4 or a multiple of 8, which XLA's loops are quick with on a CPU: 12 columns of a stencil cost
-    more than 16.
+    2, 4 or a multiple of 8, as XLA's loops on a CPU take 16 columns of a stencil faster than 12.
     """
     if rule.disturbed:
         return width
@@ -156,36 +156,23 @@ class _State(NamedTuple):
     """[X, P] is orthonormal but for zero columns; X^H A X = diag(theta)."""
 
     basis: tuple[Array, ...]  # [X, P] (n, 2 m), its product with A and, with M, that with M
-    small: Array  # [X, P]^H A [X, P], (2 m, 2 m)
+    h: Array  # [X, P]^H A [X, P], (2 m, 2 m)
     alive: Array  # which columns of [X, P] are not zero, (2 m,)
     theta: Array  # (m,)
     r: Block  # the residuals, (n, m)
     lengths: Array  # their norms, (m,)
     order: Array  # of the columns, (m,): first those that need a step most
-    end: Array  # of the spectrum, for T
+    end: Array  # of the spectrum, as far as T has shown it
     progress: Progress  # of the largest relative residual of the wanted pairs
     step: Array
     matvecs: Array
     matvecs_M: Array
     finite: Array
     definite: Array
-    refresh: Array  # compute all products afresh next, instead of a step
+    refresh: Array  # all products are computed afresh next, instead of a step
     found: Array  # the set is complete
     done: Array
     history: Array
-
-
-class _New(NamedTuple):
-    """W, and what makes it orthonormal: N = (W scale - [X, P] c) L^{-H}."""
-
-    w: Block  # (n, s)
-    mw: Block
-    scale: Array  # (s,)
-    c: Array  # (2 m, s)
-    inverse: Array  # of L, (s, s)
-    clear: Array  # whether that is safe
-    passes: Array  # over W by projections
-    definite: Array
 
 
 def solve(pencil: Pencil, t: Operator | Polynomial, start: Block, rule: StoppingRule) -> Ritz:
@@ -230,21 +217,15 @@ class _Iteration(NamedTuple):
     rule: StoppingRule
 
     def a(self, block: Block) -> Block:
+        """Sign A V."""
         return self.rule.sign * self.operator(block)
 
-    def pack(self, layers: Images) -> tuple[Array, ...]:
-        return layers[:2] if self.mass is None else layers
-
-    def orthonormal(self, block: Block, least: float = 0.0) -> tuple[Block, Block, Array]:
-        """V, M V orthonormal to some digits, to rounding if done twice; whether M looked definite.
-
-        For columns of moderate norm. Those that are dependent to rounding, or no longer than
-        ``least``, become zero.
-        """
-        block, dual, negative = blocks.orthonormalize(block, multiply(self.mass, block), least)
-        return block, dual, ~negative
+    def distinct(self, images: Images) -> tuple[Array, ...]:
+        """(V, A V), and M V where there is M."""
+        return images[:2] if self.mass is None else images
 
     def begin(self, start: Block) -> _State:
+        """[X, P] = [start, 0], with no product computed yet."""
         width = start.shape[1]
         block = jnp.concatenate([start, jnp.zeros_like(start)], axis=1)
         layers = (jnp.zeros_like(block),) * (1 if self.mass is None else 2)
@@ -252,7 +233,7 @@ class _Iteration(NamedTuple):
         count, t = jnp.array(0), self.preconditioner
         return _State(
             basis=(block, *layers),
-            small=jnp.zeros((2 * width, 2 * width), start.dtype),
+            h=jnp.zeros((2 * width, 2 * width), start.dtype),
             alive=jnp.zeros(2 * width, bool),
             theta=jnp.zeros(width, real),
             r=jnp.zeros_like(start),
@@ -272,26 +253,24 @@ class _Iteration(NamedTuple):
         )
 
     def iterate(self, state: _State) -> _State:
-        """Fresh products, then steps until they are due again.
-
-        Two loops rather than a choice at every step, which would copy the blocks.
-        """
+        """Steps after products computed afresh; a choice at every step would copy the blocks."""
         return jax.lax.while_loop(
             lambda s: ~s.refresh & ~s.done,
-            lambda s: self.judge(self.advance(s)),
-            self.judge(self.renew(state)),
+            lambda s: self.check(self.step(s)),
+            self.check(self.recompute(state)),
         )
 
-    def renew(self, state: _State) -> _State:
-        """Rayleigh-Ritz in the span of X, its products computed afresh; P orthonormal to it."""
+    def recompute(self, state: _State) -> _State:
+        """Compute all products with X afresh; Rayleigh-Ritz in its span; P orthonormal to it."""
         width = state.theta.shape[0]
         v = state.basis[0][:, :width]
-        v, _, once = self.orthonormal(blocks.unit_columns(v))
-        v, mv, twice = self.orthonormal(v)
+        v = blocks.unit_columns(v)
+        v, _, negative = blocks.orthonormalize(v, multiply(self.mass, v))
+        v, mv, still_negative = blocks.orthonormalize(v, multiply(self.mass, v))
         av = self.a(v)
         root, kept = blocks.inverse_root(blocks.gram(v, mv))
         theta, c = blocks.rayleigh_ritz(blocks.gram(v, av), whitener=root, alive=kept)
-        x = blocks.combine(self.pack(Images(v, av, mv)), c)
+        x = blocks.combine(self.distinct(Images(v, av, mv)), c)
         p = tuple(block[:, width:] for block in state.basis)
         inner = blocks.gram(Images.of(x).m, p[0])
         p = tuple(block - old @ inner for block, old in zip(p, x, strict=True))
@@ -299,19 +278,16 @@ class _Iteration(NamedTuple):
         basis = tuple(jnp.concatenate([x, p @ q], axis=1) for x, p in zip(x, p, strict=True))
         return state._replace(
             basis=basis,
-            small=blocks.herm(blocks.gram(basis[0], basis[1])),
+            h=blocks.herm(blocks.gram(basis[0], basis[1])),
             alive=jnp.concatenate([_kept(c), blocks.nonzero_columns(q)]),
             theta=theta,
             matvecs=state.matvecs + width,
             matvecs_M=state.matvecs_M + (0 if self.mass is None else 2 * width),
-            definite=state.definite & once & twice,
+            definite=state.definite & ~negative & ~still_negative,
         )
 
-    def judge(self, state: _State) -> _State:
-        """Whether to stop: the wanted pairs converged and the first guard vector told enough.
-
-        Nothing ends but on products computed afresh.
-        """
+    def check(self, state: _State) -> _State:
+        """Residuals, and whether to stop, which needs products that were computed afresh."""
         rule, theta, width = self.rule, state.theta, state.theta.shape[0]
         x = Images.of(tuple(block[:, :width] for block in state.basis))
         r = blocks.residuals(x.a, x.m, theta)
@@ -343,44 +319,8 @@ class _Iteration(NamedTuple):
             done=stop & (state.refresh | ~finite),
         )
 
-    def measure(self, w: Block, mw: Block, basis: Images) -> _New:
-        """N for W, with c = [X, P]^H M W and L L^H = W^H M W - c^H c, columns scaled.
-
-        N is coupled to X by an error of eps |L^{-1}|, and its Gram matrix is in error by eps
-        |L^{-1}|^2. The second has to stay below the preference of `_rayleigh_ritz`, eps^{3/4}; the
-        first, divided by it, is the angle by which a copy of an eigenvalue in N gets into X, with
-        sqrt(eps) of error, to stay below the tolerance. (With |L^{-1}|^2 up to 1e6, or up to 1e3 at
-        the default tolerance, some clusters took ten times the steps.)
-        """
-        g = blocks.gram(w, mw)
-        diagonal = jnp.diagonal(g).real
-        scale = blocks.reciprocal(jnp.sqrt(diagonal)).astype(g.dtype)
-        c = blocks.gram(basis.v, mw) * scale[None, :]
-        eye = jnp.eye(g.shape[0], dtype=g.dtype)
-        # A zero column of W is left alone.
-        g = scale[:, None] * g * scale[None, :] + jnp.where(scale == 0, eye, 0)
-        (inverse,) = blocks.inverse_factor(g - c.conj().T @ c)  # NaN where not definite
-        size = jnp.sum(jnp.abs(inverse) ** 2) / inverse.shape[1]
-        eps = tolerances.eps(g.dtype)
-        limit = min(0.1 * eps**-0.25, (0.1 * self.rule.tol * eps**-0.75) ** 2)
-        clear = (size <= max(limit, 1.5)) & jnp.all(diagonal >= 0)
-        return _New(w, mw, scale, c, inverse, clear, jnp.array(0), jnp.array(True))
-
-    def project(self, new: _New, basis: Images) -> _New:
-        """W made orthonormal and orthogonal to [X, P] to some digits, and measured again.
-
-        A column that the projection leaves no more than rounding of is dropped.
-        """
-        w = new.w * new.scale[None, :] - basis.v @ new.c  # of norm 1 before
-        w, mw, definite = self.orthonormal(w, tolerances.rank(w.dtype))
-        again = self.measure(w, mw, basis)
-        return again._replace(passes=new.passes + 1, definite=new.definite & definite)
-
-    def preconditioned(self, state: _State) -> tuple[Block, Array]:
-        """W = T R, with unit columns, and the products with A that it took.
-
-        For the columns of R whose turn it is.
-        """
+    def precondition(self, state: _State) -> tuple[Block, Array]:
+        """W = T R, with unit columns, for the residuals first in order; the matvecs that T took."""
         turn = state.order[: _step_width(state.theta.shape[0], self.rule)]
         factor = blocks.reciprocal(state.lengths[turn]).astype(state.r.dtype)
         w = state.r[:, turn] * factor[None, :]
@@ -392,73 +332,71 @@ class _Iteration(NamedTuple):
             w = self.preconditioner(w)
         return blocks.unit_columns(w), spent
 
-    def directions(self, w: Block, basis: Images) -> tuple[_New, Array, Array]:
-        """W orthonormal as [X, P] C_1 + W C_2: W, C_1 (2 m, s) and C_2 (s, s)."""
-        dtype = w.dtype
-        new = jax.lax.while_loop(
-            lambda new: ~new.clear & (new.passes < 2),
-            lambda new: self.project(new, basis),
-            self.measure(w, multiply(self.mass, w), basis),
-        )
-        # W is orthonormal by now even where that did not show (M indefinite, say).
-        c = jnp.where(new.clear, new.c, 0)
-        inverse = jnp.where(new.clear, new.inverse, jnp.eye(w.shape[1], dtype=dtype))
-        inverse = inverse.conj().T
-        return new, -c @ inverse, new.scale[:, None] * inverse
-
-    def advance(self, state: _State) -> _State:
-        width = state.theta.shape[0]
-        basis = Images.of(state.basis)
-        w, spent = self.preconditioned(state)
+    def step(self, state: _State) -> _State:
+        """Rayleigh-Ritz on span [X, P, W], with one product of A with W."""
+        width, basis = state.theta.shape[0], Images.of(state.basis)
+        w, spent = self.precondition(state)
         taken = w.shape[1]
-        new, c_old, c_new = self.directions(w, basis)
+        new = orthonormal_directions(w, self.mass, basis, self.rule.tol)
         aw = self.a(new.w)
-        # H = B^H A B for the orthonormal basis B = [X, P, N], N = [X, P] C_1 + W C_2.
-        cross, inside = blocks.gram(basis.v, aw), blocks.gram(new.w, aw)
-        upper = state.small @ c_old + cross @ c_new  # (2 m, s)
-        lower = cross.conj().T @ c_old + inside @ c_new
-        corner = blocks.herm(c_old.conj().T @ upper + c_new.conj().T @ lower)  # (s, s)
-        h = jnp.block([[state.small, upper], [upper.conj().T, corner]])
+        c_old, c_new = new.coefficients()
+        h = _enlarged(state.h, (c_old, c_new), blocks.gram(basis.v, aw), blocks.gram(new.w, aw))
         alive = jnp.concatenate([state.alive, blocks.nonzero_columns(c_new)])
         theta, c = _rayleigh_ritz(h, alive, width)
         reach = theta[jnp.sum(alive) - 1]  # the largest Ritz value
         if isinstance(self.preconditioner, Polynomial) and self.mass is not None:
             reach = self.preconditioner.reach(new.w, aw, new.mw)
-        cx = c[:, :width]
-        # P: what is new in X, C with the rows of X left out, made orthonormal to C.
-        cp = jnp.concatenate([jnp.zeros_like(cx[:width]), cx[width:]])
-        cp = blocks.orthonormalize_against(cp, cx)
-        c = jnp.concatenate([cx, cp], axis=1)  # (2 m + s, 2 m)
+        c = _with_directions(c[:, :width])  # (2 m + s, 2 m)
         # The same in terms of [X, P, W].
         of_old, of_new = c[: 2 * width] + c_old @ c[2 * width :], c_new @ c[2 * width :]
-        fresh = self.pack(Images(new.w, aw, new.mw))
+        fresh = self.distinct(Images(new.w, aw, new.mw))
         return state._replace(
             basis=tuple(v @ of_old + w @ of_new for v, w in zip(state.basis, fresh, strict=True)),
-            small=blocks.herm(c.conj().T @ h @ c),
+            h=blocks.herm(c.conj().T @ h @ c),
             alive=_kept(c),
             theta=theta[:width],
             end=further(state.end, theta[0], reach),
             step=state.step + 1,
             matvecs=state.matvecs + taken + spent,
             matvecs_M=state.matvecs_M + (0 if self.mass is None else taken * (1 + new.passes)),
-            finite=state.finite & jnp.all(jnp.isfinite(new.c)),  # W was, if [X, P]^H M W is
+            # If [X, P]^H M W is finite, so is W.
+            finite=state.finite & jnp.all(jnp.isfinite(new.c)),
             definite=state.definite & new.definite,
         )
+
+
+def _enlarged(h: Array, c: tuple[Array, Array], cross: Array, inside: Array) -> Array:
+    """B^H A B for the orthonormal B = [X, P, N], N = [X, P] C_1 + W C_2.
+
+    ``h`` is [X, P]^H A [X, P], ``cross`` is [X, P]^H A W, ``inside`` is W^H A W.
+    """
+    c_old, c_new = c
+    upper = h @ c_old + cross @ c_new  # (2 m, s)
+    lower = cross.conj().T @ c_old + inside @ c_new
+    corner = blocks.herm(c_old.conj().T @ upper + c_new.conj().T @ lower)  # (s, s)
+    return jnp.block([[h, upper], [upper.conj().T, corner]])
+
+
+def _with_directions(cx: Array) -> Array:
+    """Coefficients of X and of P, which is what is new in X: C without the rows of the old X."""
+    width = cx.shape[1]
+    cp = jnp.concatenate([jnp.zeros_like(cx[:width]), cx[width:]])
+    return jnp.concatenate([cx, blocks.orthonormalize_against(cp, cx)], axis=1)
 
 
 def _rayleigh_ritz(h: Array, alive: Array, width: int) -> tuple[Array, Array]:
     """Eigenpairs of h, (2 m + s, 2 m + s), ascending; a dropped direction comes above all others.
 
-    W and P are put behind X where Ritz values tie to rounding: a further copy of a converged
-    eigenvalue may sit in W or P with an error of sqrt(eps), its Ritz value exact. Rayleigh-Ritz
-    would mix it freely with the copies in X, and undo their convergence at every step. eps^{3/4}
-    of the spectrum is above rounding, and far below any distance over which a residual couples X
-    to W.
+    W and P are put behind X where Ritz values tie to rounding. A further copy of a converged
+    eigenvalue may sit in W or P with an error of sqrt(eps) while its Ritz value is exact.
+    Rayleigh-Ritz would mix it freely with the copies in X, and undo their convergence at every
+    step. eps^{3/4} of the spectrum is above rounding, and far below any distance over which a
+    residual couples X to W.
     """
     behind = jnp.where(jnp.arange(h.shape[0]) >= width, tolerances.eps(h.dtype) ** 0.75, 0)
     return blocks.rayleigh_ritz(h, alive=alive, behind=behind)
 
 
 def _kept(c: Array) -> Array:
-    """Which of the orthonormal columns are no dropped directions."""
+    """Which columns have norm one; the others, dropped directions, are zero."""
     return jnp.sum(jnp.abs(c) ** 2, axis=0) > 0.25
