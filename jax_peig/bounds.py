@@ -1,7 +1,7 @@
-"""How far eigenvalues can be: Weyl's and Kato and Temple's bounds, and interlacing.
+"""Bounds on eigenvalues: Weyl's, Kato and Temple's, and interlacing.
 
-Bounds on the eigenvalues of a Hermitian matrix that is known only through others, or through
-computed pairs. Functions of eigenvalues alone, in JAX; they work under ``jit`` and ``vmap``.
+They bound the eigenvalues of a Hermitian matrix that is known only through another matrix, or
+through computed pairs. They are JAX functions of eigenvalues and work under ``jit`` and ``vmap``.
 """
 
 from typing import Any, NamedTuple
@@ -18,8 +18,8 @@ class Interval(NamedTuple):
     Attributes
     ----------
     lower, upper : (k,) real
-        An eigenvalue is at least ``lower`` and at most ``upper``; -inf and inf where nothing is
-        known.
+        An eigenvalue is at least ``lower`` and at most ``upper``. They are -inf and inf where
+        nothing is known.
     """
 
     lower: Array
@@ -29,18 +29,18 @@ class Interval(NamedTuple):
 def weyl_bounds(w: ArrayLike, error: ArrayLike | float) -> Interval:
     """Enclose the eigenvalues of A + E, given those of A: |lam_i(A + E) - lam_i(A)| <= ||E||_2.
 
-    Weyl's inequality lam_{i+j-1}(A + E) <= lam_i(A) + lam_j(E) (descending order) with j = 1, and
-    for -E. It holds for singular values too, and for all or some of the eigenvalues, in any order
-    that is the same before and after.
+    This is Weyl's inequality lam_{i+j-1}(A + E) <= lam_i(A) + lam_j(E), in descending order, with
+    j = 1, and the same for -E. It holds for singular values too. The eigenvalues may be all or
+    some, in any order that is the same for A and A + E.
 
     Parameters
     ----------
     w : (..., k) real
         Eigenvalues of A.
     error : real, (), or (..., k) or such that it broadcasts
-        The norm of E, or a bound of it. For pairs computed by an eigensolver ``info.error_bounds``:
-        an eigenvalue of A lies within this of each, since w and x are an exact pair of A + E with
-        ||E|| = ||A x - w x|| / ||x||.
+        The norm of E, or a bound of it. For the pairs of an eigensolver give
+        ``info.error_bounds``: w and x are an exact pair of A + E with
+        ||E|| = ||A x - w x|| / ||x||, so that an eigenvalue of A lies within this distance of w.
 
     Returns
     -------
@@ -86,15 +86,15 @@ def interlacing(w: ArrayLike, rank: int = 1, *, positive: bool = True) -> Interv
         Eigenvalues of A: the k smallest, ascending (all of them, too), or the k largest,
         descending, as `partial_eigh` returns them.
     rank : int
-        Of E, or a bound of it.
+        The rank of E, or a bound of it.
     positive : bool
-        E is positive semidefinite; False: negative semidefinite.
+        Whether E is positive semidefinite. With False it is negative semidefinite.
 
     Returns
     -------
     Interval
-        Bounds of the same eigenvalues of A + E, (..., k); infinite where they would be an
-        eigenvalue beyond the k.
+        Bounds of the same eigenvalues of A + E, (..., k). A bound that would be an eigenvalue
+        beyond the k is infinite.
 
     Raises
     ------
@@ -105,10 +105,9 @@ def interlacing(w: ArrayLike, rank: int = 1, *, positive: bool = True) -> Interv
 
     Notes
     -----
-    Which order w has is seen from its first and last entries; equal ones are either. The updated
-    matrix's eigenvalues are to be sorted again: A + theta x_2 x_2^H moves the eigenvalue of x_2
-    by theta, past its neighbour if theta is large, which makes it another's bound that is reached
-    (Strang, lecture 16).
+    The order of w is seen from its first and last entries. Sort the eigenvalues of the updated
+    matrix again: A + theta x_2 x_2^H moves the eigenvalue of x_2 by theta, which for a large theta
+    is past its neighbour, and then they are bounded in their new order (Strang, lecture 16).
 
     References
     ----------
@@ -135,14 +134,14 @@ def interlacing(w: ArrayLike, rank: int = 1, *, positive: bool = True) -> Interv
     descending = w[..., :1] > w[..., -1:]
 
     def moved(fill: float, towards_end: bool) -> Array:
-        """``rank`` places on, ``fill`` beyond the k."""
+        """Return w moved by ``rank`` places, with ``fill`` beyond the k."""
         count = min(rank, w.shape[-1])
         outside = jnp.full((*w.shape[:-1], count), fill, w.dtype)
         if towards_end:
             return jnp.concatenate([w[..., count:], outside], axis=-1)
         return jnp.concatenate([outside, w[..., : w.shape[-1] - count]], axis=-1)
 
-    # Descending, the next larger one is the one before.
+    # In descending order the next larger eigenvalue stands before.
     if positive:
         upper = jnp.where(descending, moved(jnp.inf, False), moved(jnp.inf, True))
         return Interval(w, upper)
@@ -153,7 +152,7 @@ def interlacing(w: ArrayLike, rank: int = 1, *, positive: bool = True) -> Interv
 def kato_temple(w: ArrayLike, residual: ArrayLike, gap: ArrayLike) -> Array:
     """Bound the error of a Rayleigh quotient: |lam - w| <= residual^2 / gap.
 
-    Of second order in the residual, where Weyl's bound is of first: it needs a gap.
+    The bound is of second order in the residual, and needs a gap. Weyl's is of first order.
 
     Parameters
     ----------
@@ -163,13 +162,13 @@ def kato_temple(w: ArrayLike, residual: ArrayLike, gap: ArrayLike) -> Array:
         Norms ||A x - w M x|| of unit vectors, in the norm of M^{-1} with M; or
         ``info.error_bounds``.
     gap : (..., k) real or scalar
-        Lower bounds of the distances from w to all eigenvalues but the one that is meant.
+        Lower bounds of the distances from w to all eigenvalues but the approximated one.
 
     Returns
     -------
     (..., k)
-        Bounds of the error: the smaller of residual^2 / gap and ``residual``, which is Weyl's
-        bound; that alone where the gap is not positive.
+        Bounds of the error, the smaller of residual^2 / gap and Weyl's bound ``residual``; the
+        latter where the gap is not positive.
 
     Raises
     ------
@@ -180,8 +179,8 @@ def kato_temple(w: ArrayLike, residual: ArrayLike, gap: ArrayLike) -> Array:
 
     Notes
     -----
-    ``info.error_estimates`` is this with the gap to what lies beyond the block that was iterated,
-    as its values show it, which makes it an estimate.
+    ``info.error_estimates`` uses the gap to the eigenvalues beyond the block that was iterated. The
+    values of the block show that gap only roughly, so that the result is an estimate.
 
     References
     ----------
@@ -204,7 +203,7 @@ def kato_temple(w: ArrayLike, residual: ArrayLike, gap: ArrayLike) -> Array:
 
 
 def second_order(residual: Array, gap: Array) -> Array:
-    """residual^2 / gap; inf where there is no gap, or none that is known."""
+    """residual^2 / gap, or inf where the gap is zero or unknown."""
     known = (gap > 0) & jnp.isfinite(gap)
     return jnp.where(known, residual * (residual / jnp.where(known, gap, 1)), jnp.inf)
 

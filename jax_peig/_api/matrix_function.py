@@ -1,14 +1,16 @@
 """hermitian_function: h(R) of a small Hermitian matrix, differentiable where eigenvalues repeat.
 
 With R = U diag(lam) U^H and N = U^H dR U (Daleckii and Krein 1965; Higham, Functions of Matrices,
-2008, theorem 3.11 and section 3.2; in Kasim, arXiv:2011.04366, it is what separate lam', X' miss)
+2008, theorem 3.11 and section 3.2)
 
     h(R + dR) = U [diag(h(lam)) + D1 o N + sum_m D2_imj N_im N_mj + O(N^3)] U^H,
     D1_ij = h[lam_i, lam_j],     D2_imj = h[lam_i, lam_m, lam_j],
 
-divided differences, whose limits at equal arguments are h' and h''/2. The expansion itself is what
-JAX is given: U and lam are constants, N has the value zero and R's derivative, and so every mixture
-of derivatives up to the second in R, of any order in what h closes over, is that of the formula.
+with divided differences, whose limits at equal arguments are h' and h''/2. JAX is given this
+expansion itself: U and lam are constants, N has the value zero and the derivative of R. So all
+mixed derivatives, up to the second in R and of any order in the values that h closes over, are
+those of the formula. The separate derivatives lam', X' of Kasim (arXiv:2011.04366) miss the term h'
+between two equal eigenvalues.
 """
 
 import dataclasses
@@ -20,15 +22,15 @@ import numpy as np
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.checks import is_array, kind_of
-from jax_peig._core.linear_map import LinearMap, bind
+from jax_peig._core.linear_map import Arrays, LinearMap, MaybeArrays, bind
 from jax_peig._core.sharding import replicated
-from jax_peig._core.types import FLOATING, Array, ArrayLike
+from jax_peig._core.types import FLOATING, Array, ArrayLike, DTypeLike
 
-# Gauss-Legendre nodes and weights on [0, 1].
+# Nodes and weights of Gauss and Legendre on [0, 1].
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(12)
 _NODES, _WEIGHTS = (_NODES + 1) / 2, _WEIGHTS / 2
-# A difference h(x) - h(y) carries rounding of some eps max |h|.
-ROUNDING = 32
+# Bounds the rounding of a difference h(x) - h(y), in units of eps max |h|.
+DIFFERENCE_ROUNDING = 32
 
 Scalar = Callable[[Array], Array]
 
@@ -42,11 +44,11 @@ def hermitian_function(h: Scalar, R: ArrayLike) -> Array:
     Parameters
     ----------
     h : callable
-        A JAX function of one real scalar, real, twice differentiable at the eigenvalues and, where
-        they nearly meet, between them. It may close over traced values, in which h(R) has
-        derivatives of every order.
+        A JAX function from a real scalar to a real scalar, twice differentiable at the eigenvalues
+        and between those that nearly meet. It may close over traced values; h(R) has derivatives
+        of every order in these.
     R : (k, k)
-        float32, float64, complex64 or complex128; its Hermitian part is taken. Batches go through
+        float32, float64, complex64 or complex128. The Hermitian part is taken. Batches go through
         ``jax.vmap``.
 
     Returns
@@ -63,18 +65,18 @@ def hermitian_function(h: Scalar, R: ArrayLike) -> Array:
 
     Notes
     -----
-    The Daleckii-Krein formula with its limits. Divided differences h[x, y] are taken from the
-    definition (h(x) - h(y))/(x - y) where this is accurate, else as the integral of h' from x to y
-    by 12 points of Gauss and Legendre, which has no small denominator and is exact to rounding
-    where h is smooth over the distance. The definition judges: the integral is taken where the two
-    agree to the rounding of h(x) - h(y), and below sqrt(eps) max |lam|. Second differences are
-    convex combinations of two with a double argument,
+    The derivatives are those of the Daleckii-Krein formula with its limits. A divided difference
+    h[x, y] is the integral of h' from x to y, by 12 points of Gauss and Legendre, where this agrees
+    with the definition (h(x) - h(y))/(x - y) to the rounding of the latter's numerator, and where
+    |x - y| is below sqrt(eps) max |lam|. Elsewhere it is the definition. The integral has no small
+    denominator, and is exact to rounding where h is smooth over the distance. Second differences
+    are convex combinations of two that have a double argument,
 
         h[x, y, z] = (y - x)/(z - x) h[x, y, y] + (z - y)/(z - x) h[y, y, z],    x <= y <= z,
 
-    each obtained in the same way. Third and higher derivatives in R are NaN; so is a derivative
-    that h does not have (the square root at zero). It costs O(k^3) operations and memory, and
-    some 12 k^2 evaluations of h' and h''.
+    each computed in the same way. Third and higher derivatives in R are NaN, and so is a derivative
+    that h does not have, such as that of the square root at zero. The cost is O(k^3) operations and
+    memory, and about 12 k^2 evaluations of h' and h''.
 
     Examples
     --------
@@ -111,7 +113,7 @@ def function_of(caller: str, h: Scalar, R: ArrayLike) -> Array:
     image = image + without_derivative(jnp.where(unknown, n, 0), 1)
     inside, unknown = _finite(second, n.dtype)
     image = image + jnp.einsum("imj,im,mj->ij", inside, n, n)
-    # Differences are symmetric in their arguments: N_im and N_mj meet the same unknown ones.
+    # Differences are symmetric in their arguments: N_im and N_mj meet the same unknown differences.
     image = image + without_derivative(jnp.where(jnp.any(unknown, axis=2), n, 0), 2)
     image = image + without_derivative(n, 3)
     return u @ image @ u.conj().T
@@ -153,17 +155,17 @@ def _integral(derivative: Scalar, lam: Array, weights: np.ndarray) -> Array:
 
 
 def _judged(lam: Array, integral: Array, difference: Array, size: Array) -> Array:
-    """The integral, or the difference over the distance: whichever is the more accurate."""
+    """The integral, or the difference over the distance, whichever is more accurate, (k, k)."""
     distance = lam[None, :] - lam[:, None]
     eps, scale = tolerances.eps(lam.dtype), jnp.max(jnp.abs(lam))
     close = jnp.abs(distance) <= tolerances.degeneracy(lam.dtype) * scale
-    agree = jnp.abs(integral * distance - difference) <= ROUNDING * eps * size
+    agree = jnp.abs(integral * distance - difference) <= DIFFERENCE_ROUNDING * eps * size
     quotient = difference / jnp.where(distance == 0, 1, distance)
     return jnp.where(close | agree, integral, quotient)
 
 
-def _finite(differences: Array, dtype) -> tuple[Array, Array]:
-    """Those that are finite, zero for the others; and which the others are."""
+def _finite(differences: Array, dtype: DTypeLike) -> tuple[Array, Array]:
+    """The differences with zero in place of those that are not finite, and a mask of the latter."""
     known = jnp.isfinite(differences)
     return jnp.where(known, differences, 0).astype(dtype), ~known
 
@@ -176,20 +178,24 @@ def without_derivative(n: Array, order: int) -> Array:
 
 @dataclasses.dataclass(frozen=True)
 class _Without(LinearMap):
-    """Zero; ``level - 1`` derivatives along the residual later NaN where the input is not zero."""
+    """Zero; after ``level - 1`` derivatives along the residual, NaN where the input is not zero."""
 
     level: int
 
-    def __call__(self, residuals, inputs):
+    def __call__(self, residuals: Arrays, inputs: MaybeArrays) -> Arrays:
+        del residuals  # they count derivatives alone
         (n,) = inputs
+        assert n is not None
         if self.level > 1:
             return [jnp.zeros_like(n)]
         return [jnp.where(n == 0, 0, jnp.nan).astype(n.dtype)]
 
-    def transposed(self):
+    def transposed(self) -> "_Without":
         return self
 
-    def residual_jvp(self, residuals, tangents, inputs):
+    def residual_jvp(
+        self, residuals: Arrays, tangents: MaybeArrays, inputs: MaybeArrays
+    ) -> tuple[Arrays, Arrays]:
         slope = _Without(max(self.level - 1, 1))
         return bind(self, residuals, inputs), bind(slope, residuals, tangents)
 

@@ -42,8 +42,8 @@ def spectral_sum(
     Returns
     -------
     scalar, real
-        Its first and second derivatives are exact at repeated eigenvalues. Where k cuts a cluster
-        the first is one generalised gradient and the second NaN.
+        Its first and second derivatives are exact at repeated eigenvalues. Where k cuts a cluster,
+        the first derivative is one generalised gradient and the second is NaN.
 
     Raises
     ------
@@ -53,7 +53,7 @@ def spectral_sum(
     Notes
     -----
     The gradient is X h'(R) X^H (Daleckii-Krein; Kasim, arXiv:2011.04366, eq. 2.3) and solves no
-    linear system; a Hessian solves k for each direction.
+    linear system. A Hessian solves k linear systems for each direction.
 
     Examples
     --------
@@ -71,30 +71,31 @@ def spectral_sum(
 
 
 def density(h: Scalar, space: Eigenspace) -> Array:
-    """Compute the diagonal of X h(R) X^H: sum_j h(w_j) |x_j|^2 at every place.
+    """Compute the diagonal of X h(R) X^H, sum_j h(w_j) |x_j|^2 at every place.
 
     Parameters
     ----------
     h : callable
         The occupation of a state as a function of its eigenvalue, as in `hermitian_function`.
     space : Eigenspace
-        What `eigenspace` returned.
+        The result of `eigenspace`.
 
     Returns
     -------
     (n,) real
-        Differentiable as `eigenspace` and `hermitian_function` are, in what h closes over too.
+        Differentiable as `eigenspace` and `hermitian_function` are, also in the values that h
+        closes over.
 
     Raises
     ------
     TypeError
-        Where ``space`` is no Eigenspace, and as `hermitian_function`.
+        Where ``space`` is no `Eigenspace`, and as `hermitian_function`.
 
     Notes
     -----
-    It costs n k^2 operations; its gradient solves k linear systems, those of eq. 2.11 of Kasim,
-    arXiv:2011.04366. With separate (w, X) the derivative of smeared occupations misses, at a
-    repeated eigenvalue, the h' between two members of the cluster.
+    The cost is n k^2 operations. A gradient solves k linear systems, those of eq. 2.11 of Kasim,
+    arXiv:2011.04366. The derivative by way of separate (w, X) misses, at a repeated eigenvalue, the
+    term h' between two members of the cluster.
 
     Examples
     --------
@@ -121,26 +122,26 @@ def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike) -> Array:
     h : callable
         As in `hermitian_function`.
     space : Eigenspace
-        What `eigenspace` returned.
+        The result of `eigenspace`.
     b : (n,) or (n, c)
-        One vector, or several columns. With M: for h(M^{-1} A) restricted to the space and applied
-        to v, b = M v.
+        One vector, or several columns. With M, b = M v gives h(M^{-1} A), restricted to the space,
+        applied to v.
 
     Returns
     -------
     (n,) or (n, c)
-        Differentiable as `eigenspace` and `hermitian_function` are, in b and in what h closes over
-        too.
+        Differentiable as `eigenspace` and `hermitian_function` are, also in b and in the values
+        that h closes over.
 
     Raises
     ------
     TypeError, ValueError
-        Where ``space`` is no Eigenspace, or b no floating array with n rows.
+        Where ``space`` is no `Eigenspace`, or b is no floating array with n rows.
 
     Notes
     -----
-    It costs 2 n k operations a column and `hermitian_function`; a gradient solves k linear systems,
-    those of eq. 2.11 of Kasim, arXiv:2011.04366.
+    The cost is that of `hermitian_function` and 2 n k operations a column. A gradient solves k
+    linear systems, those of eq. 2.11 of Kasim, arXiv:2011.04366.
 
     Examples
     --------
@@ -157,14 +158,14 @@ def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike) -> Array:
 
 
 def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
-    """Compute X X^H b: without M the orthogonal projection of b onto the space.
+    """Compute X X^H b, which without M is the orthogonal projection of b onto the space.
 
     Parameters
     ----------
     space : Eigenspace
-        What `eigenspace` returned.
+        The result of `eigenspace`.
     b : (n,) or (n, c)
-        One vector, or several columns. With M the projector is X X^H M: of v, give b = M v.
+        One vector, or several columns. With M the projector is X X^H M: give b = M v.
 
     Returns
     -------
@@ -174,11 +175,11 @@ def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
     Raises
     ------
     TypeError, ValueError
-        Where ``space`` is no Eigenspace, or b no floating array with n rows.
+        Where ``space`` is no `Eigenspace`, or b is no floating array with n rows.
 
     Notes
     -----
-    It costs 2 n k operations a column; a gradient solves k linear systems, those of eq. 2.11 of
+    The cost is 2 n k operations a column. A gradient solves k linear systems, those of eq. 2.11 of
     Kasim, arXiv:2011.04366.
 
     Examples
@@ -195,6 +196,7 @@ def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
 
 
 def _checked(space: Eigenspace, name: str) -> Eigenspace:
+    """Return ``space``; raise TypeError unless it is an `Eigenspace`."""
     if not isinstance(space, Eigenspace):
         raise TypeError(
             f"{name}: space is of type {type(space).__name__}; expected the Eigenspace that "
@@ -204,7 +206,7 @@ def _checked(space: Eigenspace, name: str) -> Eigenspace:
 
 
 def _together(x: Array, b: ArrayLike, name: str) -> tuple[Array, Array]:
-    """Both in one dtype."""
+    """Return x and the checked b, both in the dtype to which they promote."""
     if not is_array(b) or not jnp.issubdtype(b.dtype, jnp.inexact):
         raise TypeError(f"{name}: b is of {kind_of(b)}; expected a floating array (n,) or (n, c).")
     if b.ndim not in (1, 2) or b.shape[0] != x.shape[0]:

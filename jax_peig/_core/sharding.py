@@ -1,6 +1,7 @@
-"""Arrays on a mesh of Explicit axes: contractions are left to the compiler's partitioning.
+"""Arrays on a mesh of Explicit axes: the compiler partitions contractions over a sharded axis.
 
-There every contraction over a sharded axis would have to say how its result is sharded.
+With Explicit axes JAX asks every such contraction how its result is sharded. The functions here
+hand whole computations to the compiler's automatic partitioning instead.
 """
 
 from collections.abc import Callable
@@ -13,14 +14,14 @@ from jax_peig._core.types import Array, PyTree
 
 
 def explicit_mesh(tree: PyTree) -> Any:
-    """The mesh of Explicit axes on which an array of the pytree lies; None where none does."""
+    """Return the mesh of Explicit axes on which an array of the pytree lies, or None."""
     leaves = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, jax.Array)]
     meshes = [jax.typeof(leaf).sharding.mesh for leaf in leaves]
     return next((mesh for mesh in meshes if AxisType.Explicit in mesh.axis_types), None)
 
 
 def replicated(function: Callable[..., Array], *arguments: PyTree) -> Array:
-    """``function(*arguments)``; on a mesh of Explicit axes its result is replicated."""
+    """Return ``function(*arguments)``; on a mesh of Explicit axes the result is replicated."""
     mesh = explicit_mesh(arguments)
     if mesh is None:
         return function(*arguments)

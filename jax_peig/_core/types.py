@@ -1,4 +1,4 @@
-"""Aliases used in signatures; no logic."""
+"""Aliases for signatures, and the dtypes of vectors."""
 
 from collections.abc import Callable
 from typing import Any, TypeAlias
@@ -13,9 +13,9 @@ Block: TypeAlias = jax.Array  # (n, b)
 BlockFunction: TypeAlias = Callable[[Block], Block]
 # (V, index) -> A_index[j] v_j: every column has its own operator.
 ColumnsProduct: TypeAlias = Callable[[Block, Array], Block]
-# What the front door accepts as A, M or a preconditioner: see `_operators.operator.as_operator`.
+# Whatever may be given as A, M or a preconditioner: see `jax_peig.operators`.
 OperatorLike: TypeAlias = Any
 DTypeLike: TypeAlias = Any
 PyTree: TypeAlias = Any
-# The dtypes of vectors.
+# The dtypes that vectors may have.
 FLOATING = ("float32", "float64", "complex64", "complex128")

@@ -1,4 +1,4 @@
-"""What a caller may give as a matrix, told apart once: see `Given`."""
+"""The forms in which a caller may give a matrix, told apart in one place: see `classify`."""
 
 import dataclasses
 from collections.abc import Callable
@@ -48,16 +48,16 @@ class BlockProduct:
 class Given(NamedTuple):
     """A matrix as a caller gave it, and how it multiplies.
 
-    The kinds are "array", of which a product knows nothing yet; "matmul", an object with ``@``;
-    "mv", one with ``.mv``; "vector", a function of a vector; "block", a function of a block.
+    The kinds are "array"; "matmul", an object with ``@``; "mv", an object with ``.mv``; "vector", a
+    function of one vector; "block", a function of a block.
     """
 
     kind: str
-    operator: Any  # a SciPy matrix is a `SparseOperator` here, a `BlockProduct` its function
+    operator: Any  # of a SciPy matrix its `SparseOperator`, of a `BlockProduct` its function
 
     @property
     def explicit(self) -> bool:
-        """Whether it is a matrix whose entries are known."""
+        """Whether the entries of the matrix are known."""
         return is_array(self.operator) or isinstance(self.operator, (BCOO, SparseOperator))
 
     def times(self, vector: Array) -> Array:
@@ -70,16 +70,16 @@ _ATTRIBUTES = (("mv", "mv"), ("matmul", "__matmul__"), ("vector", "__call__"))
 
 
 def classify(x: OperatorLike, name: str, vectors: str = "(n,) -> (n,)") -> Given:
-    """Tell apart whatever a caller gave as a matrix.
+    """Find out in which form a caller gave a matrix.
 
     Parameters
     ----------
     x : array, BCOO, SciPy sparse, ``@``, ``.mv``, callable or BlockProduct
         See `partial_eigh`.
     name : str
-        What the caller knows it by, for error texts.
+        The caller's name for it, for error texts.
     vectors : str
-        The shapes between which a function has to lead, for error texts.
+        The shapes of a function's argument and result, for error texts.
 
     Raises
     ------
@@ -108,7 +108,7 @@ def classify(x: OperatorLike, name: str, vectors: str = "(n,) -> (n,)") -> Given
 
 
 def multiply(operator: Any, kind: str, block: Block) -> Array:
-    """A V for a block V, by an operator of a kind; see `Given`."""
+    """A V for a block V; the kind is that of `Given`."""
     if kind == "block":
         return operator(block)
     if kind in ("matmul", "array"):
@@ -118,7 +118,7 @@ def multiply(operator: Any, kind: str, block: Block) -> Array:
 
 
 def order_and_dtype(x: OperatorLike, name: str) -> tuple[int | None, Any]:
-    """What ``x`` itself says of n and dtype: an array or a sparse matrix does, a function not.
+    """Return n and dtype as ``x`` itself tells them: a matrix does, a function does not.
 
     Raises
     ------

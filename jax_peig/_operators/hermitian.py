@@ -8,15 +8,16 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig._core import tolerances
-from jax_peig._core.linear_map import LinearMap, bind
+from jax_peig._core.linear_map import Arrays, LinearMap, MaybeArrays, bind
 from jax_peig._core.types import Array, Block, DTypeLike
 from jax_peig._operators.operator import MatrixProduct, Operator
 
 
 def hermitian_part(operator: Operator) -> Operator:
-    """An array's Hermitian part, as ``jnp.linalg.eigh`` takes it.
+    """Take the Hermitian part of a matrix, as ``jnp.linalg.eigh`` does.
 
-    The gradient with respect to the array is Hermitian then. Other operators are what they are.
+    The gradient with respect to the matrix is then Hermitian. Other operators are returned as
+    they are.
     """
     if not (isinstance(operator.product, MatrixProduct) and operator.product.given_as):
         return operator
@@ -26,19 +27,21 @@ def hermitian_part(operator: Operator) -> Operator:
 
 
 def imaginary_beyond_rounding(diagonal: Any, dtype: DTypeLike) -> Any:
-    """Which entries of a diagonal, computed in ``dtype``, are too far from real for rounding, (n,).
+    """Say which entries of a diagonal, computed in ``dtype``, are further from real than rounding.
 
-    NumPy or JAX, as ``diagonal`` is. A product such as B B^H leaves imaginary parts of some eps
-    times the largest entry, which in a positive definite matrix stands on the diagonal.
+    The result is (n,), of NumPy or JAX as ``diagonal`` is. A product such as B B^H leaves imaginary
+    parts of some eps times its largest entry, and the largest entry of a positive definite matrix
+    stands on the diagonal.
     """
     return abs(diagonal.imag) > tolerances.hermiticity(dtype) * abs(diagonal).max()
 
 
 def has_imaginary_diagonal(operator: Operator | None) -> Array:
-    """Whether a matrix was given whose diagonal is not real but for rounding.
+    """Say whether a matrix was given whose diagonal is further from real than rounding.
 
-    Off the diagonal an asymmetry may be a matter of storage, one triangle alone; on it the matrix
-    is wrong. For other operators, and once the Hermitian part is taken, the answer is False.
+    An asymmetry off the diagonal may be a matter of storage, such as one triangle alone. An
+    imaginary diagonal is an error. The answer is False for other operators, and once the Hermitian
+    part has been taken.
     """
     if operator is None or not isinstance(operator.product, MatrixProduct):
         return jnp.array(False)
@@ -50,20 +53,20 @@ def has_imaginary_diagonal(operator: Operator | None) -> Array:
 
 
 def asymmetry(given: Operator | None, part: Operator | None, norm: Array) -> Array | None:
-    """||A - A^H||_F / ||A||_F of an array, by its Hermitian ``part``; None for other operators.
+    """||A - A^H||_F / ||A||_F of a matrix, from its Hermitian ``part``; None for other operators.
 
-    ``norm`` is that of the part, roughly: the array is scaled by it where its squares could leave
-    the range of numbers, and only there, since a pass over it costs as much as some products.
+    ``norm`` is a rough norm of the part. The matrix is scaled by it where its squares could leave
+    the range of numbers, and only there: a pass over the matrix costs as much as some products.
     """
     if given is None or part is None or given.product == part.product:
         return None
     (matrix,), (hermitian,) = jax.lax.stop_gradient((given.leaves, part.leaves))
 
-    def relative(matrix, hermitian):
+    def relative(matrix: Array, hermitian: Array) -> Array:
         size = jnp.linalg.norm(matrix)
         return 2 * jnp.linalg.norm(matrix - hermitian) / jnp.where(size > 0, size, 1)
 
-    def scaled(matrix, hermitian):
+    def scaled(matrix: Array, hermitian: Array) -> Array:
         scale = (1 / jnp.where(norm > 0, norm, 1)).astype(matrix.dtype)
         return relative(matrix * scale, hermitian * scale)
 
@@ -74,23 +77,24 @@ def asymmetry(given: Operator | None, part: Operator | None, norm: Array) -> Arr
 
 @dataclasses.dataclass(frozen=True)
 class _HermitianProduct(LinearMap):
-    """V -> A V, or its transpose V -> conj(A conj(V)): A is Hermitian, nothing is transposed."""
+    """V -> A V, or its transpose V -> conj(A conj(V)), which needs no transpose of A."""
 
     product: Callable[[tuple[Any, ...], Block], Block]
     conjugated: bool = False
 
-    def __call__(self, residuals, inputs):
+    def __call__(self, residuals: Arrays, inputs: MaybeArrays) -> Arrays:
         (block,) = inputs
+        assert block is not None
         if self.conjugated:
             return [self.product(tuple(residuals), block.conj()).conj()]
         return [self.product(tuple(residuals), block)]
 
-    def transposed(self):
+    def transposed(self) -> "_HermitianProduct":
         return dataclasses.replace(self, conjugated=not self.conjugated)
 
 
 def apply_hermitian(operator: Operator | None, block: Block) -> Array:
-    """A V for a Hermitian A (V itself for None), transposed by symmetry wherever JAX transposes."""
+    """A V for a Hermitian A, or V for None; where JAX transposes it, symmetry is used."""
     if operator is None:
         return block
     (out,) = bind(_HermitianProduct(operator.product), operator.leaves, [block])

@@ -32,7 +32,7 @@ class Operator:
     product : callable
         ``product(leaves, V) -> A V`` for V (n, b); hashable by value.
     leaves : tuple of arrays
-        What the product depends on; differentiable where inexact.
+        The arrays that the product depends on, differentiable where they are inexact.
     n : int
         The order.
     """
@@ -54,7 +54,8 @@ class Operator:
         return cls(product, tuple(leaves), n)
 
 
-# -- ways to multiply: frozen dataclasses, so that they compare by value --------------------------
+# -- ways to multiply -----------------------------------------------------------------------------
+# Frozen dataclasses compare by value, so that equal ones share compiled programs.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,7 +75,7 @@ class MatrixProduct:
 
 @dataclasses.dataclass(frozen=True)
 class _TreeProduct:
-    """A pytree operator: ``kind`` is how it multiplies, ``static`` its leaves but the arrays."""
+    """A pytree operator; ``static`` holds its leaves that are no arrays, with their positions."""
 
     treedef: Any
     static: tuple[tuple[int, Any], ...]
@@ -89,7 +90,7 @@ class _TreeProduct:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _TracedVector:
-    """A traced function of one vector; its constants are the leaves. Compares by identity."""
+    """A traced function of one vector, whose constants are the leaves. It compares by identity."""
 
     jaxpr: Any
 
@@ -102,11 +103,11 @@ class _TracedVector:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class _TracedBlock:
-    """A function of a block as traced for some widths; compares by identity.
+    """A function of a block, traced for some widths. It compares by identity.
 
-    ``traces`` holds, from the narrowest to the widest, the width, the jaxpr and the number of its
-    constants; the leaves are all the constants in this order. A block of another width is padded
-    to the next traced one, or cut into several of the widest.
+    ``traces`` holds the width, the jaxpr and the number of its constants, from the narrowest to the
+    widest. The leaves are all the constants in this order. A block of another width is padded to
+    the next traced width, or cut into several blocks of the widest.
     """
 
     traces: tuple[tuple[int, Any, int], ...]
@@ -139,19 +140,19 @@ def as_operator(
     *,
     widths: tuple[int, ...] = (1,),
 ) -> Operator:
-    """Make an `Operator` of order ``n`` of whatever a caller gave.
+    """Make an `Operator` of order ``n`` from whatever a caller gave.
 
     Parameters
     ----------
     x : as in `classify`, or an Operator
         An array is (n, n), or (n,) for a diagonal.
     n, dtype
-        Order, and dtype of the vectors it is applied to.
+        The order, and the dtype of the vectors.
     name : str
-        What the caller knows it by, for error texts.
+        The caller's name for it, for error texts.
     widths : tuple of int
-        The widths of the blocks it will mostly be applied to: a plain function of a block is
-        traced for these.
+        The widths of most blocks that it will multiply. A plain function of a block is traced for
+        these.
 
     Raises
     ------
@@ -231,7 +232,7 @@ def _trace(
     dtype: DTypeLike,
     name: str,
 ) -> Any:
-    """Trace ``product(leaves, v)``, check what it returns, and give the closed jaxpr."""
+    """Trace ``product(leaves, v)``, check its result, and return the closed jaxpr."""
     vector = jax.ShapeDtypeStruct(shape, dtype)
     given = f"{name} applied to a {'vector' if len(shape) == 1 else 'block'} {shape}"
     try:
@@ -275,7 +276,7 @@ def _is_hashable(value: Any) -> bool:
 
 
 def matrix_of(operator: Operator) -> Array | None:
-    """The matrix (n, n) of a Hermitian operator that was given by it; None for others."""
+    """The matrix (n, n) of a Hermitian operator that was given as one; None for others."""
     product = operator.product
     if isinstance(product, MatrixProduct) and product.given_as is None:
         (matrix,) = operator.leaves
@@ -284,7 +285,7 @@ def matrix_of(operator: Operator) -> Array | None:
 
 
 def diagonal_of(operator: Operator) -> Array | None:
-    """The diagonal (n,) of an operator that was given by it; None for others."""
+    """The diagonal (n,) of an operator that was given as one; None for others."""
     if isinstance(operator.product, MatrixProduct) and operator.leaves[0].ndim == 1:
         return operator.leaves[0]
     return None

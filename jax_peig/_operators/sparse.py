@@ -1,17 +1,17 @@
 """Sparse matrices as operators whose product with a vector or a block of vectors is fast.
 
-`from_scipy` stores the entries of a SciPy matrix (n, m) in one of two layouts, and what does not
-fit either, a few entries of long rows or of hardly filled diagonals, in a list:
+`from_scipy` stores the entries of a SciPy matrix (n, m) in one of two layouts. Entries that fit
+neither, those of long rows or of hardly filled diagonals, are listed:
 
     diagonals    y_r = sum_d v[d, r] x[r + o_d]      slices of x, padded by zeros
     rows         y_r = sum_j v[j, r] x[c[j, r]]      gathers of x, a fixed number of entries a row
     list         y[r_i] += v_i x[c_i]
 
-The sums are written out, term by term: the compiler makes one loop over r of them, which reads each
-entry once and stores nothing but y. (One gather of all entries and a sum over j takes 5 to 50 times
-longer on a CPU.) The gradient with respect to the entries is made of slices and gathers likewise.
+The sums are written out, term by term. The compiler makes one loop over r of them, which reads each
+entry once and stores nothing but y; one gather of all entries and a sum over j takes 5 to 50 times
+longer on a CPU. The gradient with respect to the entries is made of slices and gathers as well.
 
-What is compiled depends on the shapes alone, and on the offsets o_d: column indices are integer
+A compiled program depends on the shapes and the offsets o_d alone: column indices are integer
 leaves of the pytree, not constants of the program.
 
 Microseconds of a product with a vector / 8 / 16 columns in a compiled loop (float64, 2 cores):
@@ -26,6 +26,7 @@ Microseconds of a product with a vector / 8 / 16 columns in a compiled loop (flo
 import dataclasses
 import functools
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -37,7 +38,7 @@ from jax_peig._core.checks import check_floating
 from jax_peig._core.types import Array, ArrayLike
 from jax_peig._operators.sparse_storage import CHUNK, MAX_TERMS, arrange, row_of_each
 
-# Indices are of 32 bits.
+# Indices have 32 bits.
 MAX_PLACES = 2**31 - 1
 
 
@@ -50,25 +51,26 @@ MAX_PLACES = 2**31 - 1
 class SparseOperator:
     """A sparse matrix (n, m) for products with vectors (m,) and blocks (m, b).
 
-    Made by `from_scipy`; a pytree, to be passed through ``jit``, ``vmap`` and `partial_eigh`. Its
-    entries can be differentiated, by way of `with_values`; its pattern is fixed.
+    `from_scipy` makes one. It is a pytree and passes through ``jit``, ``vmap`` and `partial_eigh`.
+    Its pattern is fixed. Its entries can be differentiated, by way of `with_values`.
 
     Attributes
     ----------
     stored : (d, n) array
-        Entries by diagonals, or the d first entries of each row; zeros where there is none.
+        The entries by diagonals, or the first d entries of each row; zero where there is none.
     listed : (l,) array
         The other entries, by rows.
     columns : (d, n) integer array or None
-        Which element of x each entry of a row multiplies; None where diagonals are stored.
+        The element of x that each entry of a row multiplies. None where diagonals are stored.
     where : (2, l) integer array
         Row and column of the listed entries.
     slots : (nnz,) integer array
-        Where the entries of the canonical CSR form are, counted through ``stored`` and ``listed``.
+        The places of the entries in canonical CSR order, counted through ``stored`` and
+        ``listed``.
     shape : (int, int)
         n and m.
     offsets : tuple of int or None
-        Of the diagonals, column minus row; None where rows are stored.
+        Column minus row of each diagonal. None where rows are stored.
     """
 
     stored: Array
@@ -135,8 +137,8 @@ class SparseOperator:
     def __matmul__(self, x: ArrayLike) -> Array:
         """A x for x (m,), or (m, b) with one vector a column.
 
-        Of the larger of the two dtypes (float32 and complex64 are both smaller than complex128).
-        Costs about one multiplication and one read for each entry and column.
+        The result has the dtype to which the entries and x promote. The cost is about one
+        multiplication and one read for each entry and column.
 
         Raises
         ------
@@ -154,10 +156,10 @@ class SparseOperator:
 
     @property
     def T(self) -> "SparseOperator":  # noqa: N802
-        """The transpose, which gathers too, where ``jax.linear_transpose`` would scatter.
+        """The transpose. Its product gathers, where ``jax.linear_transpose`` would scatter.
 
-        Arranged anew on the host: take it once, and outside ``jit``, from an operator whose pattern
-        is concrete; the entries may be traced.
+        It is arranged anew on the host. Take it once, and outside ``jit``, from an operator whose
+        pattern is concrete; the entries may be traced.
         """
         rows, columns = self._coordinates()
         order = np.lexsort((rows, columns))
@@ -231,24 +233,25 @@ def from_scipy(S: Any) -> SparseOperator:
     Notes
     -----
     *Cost.* The matrix is arranged on the host, in the time of some hundred products with a vector:
-    convert it once, not in a loop. Memory is that of CSR, 4 bytes more an entry, and the zeros
-    between the entries: mostly less than one an entry, never more than about eight.
+    convert it once, not in a loop. It takes the memory of CSR, 4 bytes more for each entry, and the
+    zeros between the entries, which are mostly fewer than the entries and at most about eight
+    times as many.
 
     *Compilation.* Operators of equal dtype and arrangement share compiled programs, whatever their
     entries: so do all matrices of one pattern, patterns with the same diagonals, and patterns
     stored by rows with the same width and as many listed entries.
 
-    *Derivatives* with respect to entries are those of independent entries. `partial_eigh` takes A
-    as Hermitian and does not look whether a change of the entries keeps it so: a gradient g, as
-    ``jax.grad`` gives it, is to be contracted with Hermitian changes, Re sum_rc g_rc dA_rc, as it
-    is wherever the entries are functions of parameters of which every value gives a Hermitian
-    matrix. An entry of g alone means nothing but for its Hermitian part, (g + g^H) / 2.
-    Differentiate with respect to parameters of `with_values`, not to the operator: that would have
-    slopes for the zeros between the entries too. A gradient with respect to x is a scatter in the
-    layout by rows, ten times slower than the product: use `T` where it matters.
+    *Derivatives* treat the entries as independent. `partial_eigh` takes A as Hermitian, and does
+    not check that a change of the entries keeps it so. Contract a gradient g of ``jax.grad`` with
+    Hermitian changes only, Re sum_rc g_rc dA_rc; this happens by itself where the entries are
+    functions of parameters, each value of which gives a Hermitian matrix. Of g alone only the
+    Hermitian part (g + g^H) / 2 has a meaning. Differentiate with respect to parameters of
+    `with_values`, not to the operator, which would have slopes for the zeros between the entries
+    too. A gradient with respect to x is a scatter in the layout by rows, ten times slower than the
+    product: use `T` where this matters.
 
-    *Not finite.* An inf or NaN in x may reach rows that do not touch it, as zeros between the
-    entries are multiplied with it.
+    *Not finite.* An inf or NaN in x may reach rows that do not touch it, because the zeros between
+    the entries multiply it.
 
     Examples
     --------
@@ -344,7 +347,7 @@ def _by_rows(values: Array, columns: Array, x: Array) -> Array:
     if width <= MAX_TERMS:
         return _sum(_times(values[j], _take(x, columns[j])) for j in range(width))
 
-    def chunk(y, part):
+    def chunk(y: Array, part: tuple[Array, Array]) -> tuple[Array, None]:
         values, columns = part
         return y + _by_rows(values, columns, x), None
 
@@ -353,7 +356,7 @@ def _by_rows(values: Array, columns: Array, x: Array) -> Array:
     return jax.lax.scan(chunk, zero, (values.reshape(chunks), columns.reshape(chunks)))[0]
 
 
-def _sum(terms):
+def _sum(terms: Iterable[Array]) -> Array:
     return functools.reduce(operator.add, terms)
 
 

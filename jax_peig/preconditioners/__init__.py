@@ -1,4 +1,4 @@
-"""Ready-made preconditioners for `partial_eigh`: T near the inverse of A - sigma M.
+"""Preconditioners for `partial_eigh`, approximate inverses T of A - sigma M, one file a family.
 
 ==================  =====================================  =======================================
 `jacobi`            1 / |d - sigma|                        the diagonal varies by orders of
@@ -10,13 +10,14 @@
 `teter`             the symbol of Teter, Payne and Allan   for `fourier` and `jacobi`
 ==================  =====================================  =======================================
 
-Each is Hermitian positive definite, as LOBPCG and conjugate gradients need; where that takes a
-safeguard, its factory says which. Each is a pytree of arrays; ``T @ v`` and ``T(v)`` apply it to a
-vector (n,) or a block (n, b) of any of the four floating dtypes, and another one of the same shapes
-compiles nothing new. Only the pace depends on it, so `partial_eigh` gives it no derivative; it may
-be made of traced values, inside a function that is differentiated. Every factory raises TypeError
-or ValueError for shapes, dtypes and options that do not fit, and for values that do not where they
-are not traced. "Saad" is Y. Saad, Iterative Methods for Sparse Linear Systems, 2nd ed., SIAM 2003.
+Each is Hermitian positive definite, as LOBPCG and conjugate gradients need. Where this takes a
+safeguard, the docstring says which. Each is a pytree of arrays: ``T @ v`` and ``T(v)`` apply it to
+a vector (n,) or a block (n, b) of any of the four floating dtypes, and another one of the same
+shapes compiles nothing new. A preconditioner changes the pace and not the result, so `partial_eigh`
+gives it no derivative. It may be made of traced values, inside a function that is differentiated.
+Each factory raises TypeError or ValueError for shapes, dtypes and options that do not fit, and, if
+they are not traced, for values that do not fit. "Saad" is Y. Saad, Iterative Methods for Sparse
+Linear Systems, 2nd ed., SIAM 2003.
 """
 
 from jax_peig.preconditioners._base import Preconditioner as Preconditioner

@@ -1,4 +1,4 @@
-"""What all preconditioners are, and the checks of what they are made of."""
+"""The type of all preconditioners, and the checks of their arguments."""
 
 import dataclasses
 import functools
@@ -25,11 +25,11 @@ class Preconditioner:
     Attributes
     ----------
     leaves : tuple
-        Arrays, or an operator, that the product depends on.
+        The arrays, or the operator, that the product depends on.
     product : callable
         ``product(leaves, V) -> T V`` for V (n, b); hashable by value.
     n : int or None
-        The order; None where A is a function, which does not tell.
+        The order. None where A is a function, which does not tell it.
     """
 
     leaves: tuple[Any, ...]
@@ -56,7 +56,7 @@ class Preconditioner:
 
 
 def inverse_size(values: Array) -> Array:
-    """1 / |v|, with |v| from below at 100 eps of the largest; 1 where all are zero."""
+    """1 / |v|, with |v| at least 100 eps of the largest; 1 where all are zero."""
     size = jnp.abs(values)
     largest = jnp.max(size)
     floor = tolerances.rank(values.dtype) * largest
@@ -66,7 +66,7 @@ def inverse_size(values: Array) -> Array:
 def floating_array(
     x: Any, name: str, shape: str, ndims: Sequence[int], finite: bool = True
 ) -> Array:
-    """A floating array of so many axes, finite where it is concrete."""
+    """Return x, checked: a floating array with one of ``ndims`` axes, finite if concrete."""
     if not is_array(x):
         raise TypeError(f"{name} is a {type(x).__name__}; expected an array {shape}.")
     check_floating(x.dtype, name)
@@ -78,7 +78,7 @@ def floating_array(
 
 
 def real_number(x: Any, name: str) -> Array:
-    """A real number in JAX's default float, finite where it is concrete."""
+    """Return x, checked: a real number in JAX's default float, finite if concrete."""
     x = np.asarray(x) if isinstance(x, (int, float, np.generic)) else x
     if not is_array(x) or x.ndim != 0 or x.dtype.kind not in "iuf":
         raise TypeError(f"{name} is {x!r}; expected a real number.")
@@ -88,6 +88,7 @@ def real_number(x: Any, name: str) -> Array:
 
 
 def positive_integer(x: Any, name: str) -> int:
+    """Return x, checked: an integer of at least 1."""
     try:
         count = -1 if isinstance(x, (bool, np.bool_)) else operator.index(x)
     except TypeError:

@@ -28,20 +28,20 @@ def jacobi(diagonal: ArrayLike, shift: Any = 0.0) -> Preconditioner:
     Parameters
     ----------
     diagonal : (n,)
-        That of A, ``jnp.diagonal(A)`` or ``A.diagonal()``; its real part is taken.
+        The diagonal of A, ``jnp.diagonal(A)`` or ``A.diagonal()``. Its real part is taken.
     shift : float or (n,), optional
-        sigma, near the wanted eigenvalues; with M, the array sigma diag(M). Default: 0.
+        sigma, near the wanted eigenvalues. With M, give the array sigma diag(M). Default: 0.
 
     Returns
     -------
     Preconditioner
-        n multiplications a vector.
+        It costs n multiplications a vector.
 
     Notes
     -----
-    Positive definite for any diagonal: |d - sigma| is taken from below at 100 eps of its largest,
-    so that one entry equal to sigma does not drown all others. A constant diagonal changes nothing.
-    Saad, section 10.2.
+    It is positive definite for every diagonal. |d - sigma| is at least 100 eps of its largest
+    entry, so that an entry equal to sigma does not drown all others. A constant diagonal changes
+    nothing. Saad, section 10.2.
 
     Examples
     --------
@@ -71,23 +71,23 @@ def block_jacobi(blocks: Any, size: int | None = None) -> Preconditioner:
     Parameters
     ----------
     blocks : (m, s, s), or with ``size`` an array (n, n), a BCOO or a SciPy sparse matrix
-        The diagonal blocks B of A - sigma M, n = m s; or that matrix, to cut them from. Their
-        Hermitian parts are taken.
+        The diagonal blocks B of A - sigma M, n = m s, or that matrix, from which they are cut.
+        Their Hermitian parts are taken.
     size : int, optional
-        s, the number of consecutive unknowns in a block; the last is smaller where s does not
+        s, the number of consecutive unknowns in a block. The last block is smaller where s does not
         divide n.
 
     Returns
     -------
     Preconditioner
-        2 n s operations a vector, n s numbers, made in O(n s^2). Of complex blocks for complex
-        vectors only.
+        It costs 2 n s operations a vector and n s numbers, and is made in O(n s^2) operations.
+        Complex blocks serve complex vectors only.
 
     Notes
     -----
-    With B = U diag(l) U^H, |B|^-1 = U diag(1 / |l|) U^H, |l| from below at 100 eps of the largest
-    of all blocks: the inverse of a positive definite B, and positive definite for every other, as
-    with sigma inside the spectrum. Saad, section 12.2.
+    With B = U diag(l) U^H, |B|^-1 = U diag(1 / |l|) U^H, where |l| is at least 100 eps of the
+    largest of all blocks. This is the inverse of a positive definite B, and positive definite for
+    every other B, such as one with sigma inside its spectrum. Saad, section 12.2.
 
     Examples
     --------
@@ -122,7 +122,7 @@ def block_jacobi(blocks: Any, size: int | None = None) -> Preconditioner:
 @jax.jit
 def _invert(blocks: Array) -> Array:
     """|B|^-1 for blocks (m, s, s)."""
-    # No derivative: that of eigh is NaN where a block's eigenvalues repeat, even times zero.
+    # The derivative of eigh is NaN where a block's eigenvalues repeat, even multiplied by zero.
     hermitian = jax.vmap(_blocks.herm)(jax.lax.stop_gradient(blocks))
     lam, u = jnp.linalg.eigh(hermitian, symmetrize_input=False)
     inverse = u * inverse_size(lam).astype(u.dtype)[:, None, :] @ u.conj().transpose(0, 2, 1)
@@ -131,7 +131,7 @@ def _invert(blocks: Array) -> Array:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _cut(matrix: Any, size: int) -> Array:
-    """The diagonal blocks (m, size, size), the last filled up by the identity."""
+    """The diagonal blocks (m, size, size), the last one filled up by the identity."""
     n = matrix.shape[0]
     m = -(-n // size)
     if is_array(matrix):

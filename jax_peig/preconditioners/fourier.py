@@ -25,22 +25,22 @@ def fourier(symbol: ArrayLike, offset: Any = 0.0) -> Preconditioner:
     Parameters
     ----------
     symbol : (N1, ..., Nd)
-        What the part of A with constant coefficients multiplies exp(i k.x) by, in the order of
-        ``jnp.fft.fftfreq``: see `laplacian_symbol`. Vectors hold values on the grid in C order,
-        n = N1 ... Nd. (For plane-wave coefficients as vectors, `jacobi` is the same.)
+        The factor by which the part of A with constant coefficients multiplies exp(i k.x), in the
+        order of ``jnp.fft.fftfreq``: see `laplacian_symbol`. Vectors hold values on the grid in C
+        order, n = N1 ... Nd. Where they hold plane-wave coefficients, take `jacobi`.
     offset : float, optional
-        What stands for the rest of A - sigma M: for -Laplace + V the mean of V less a number about
-        the smallest eigenvalue. symbol + offset has to be positive. Default: 0.
+        A number in place of the rest of A - sigma M. For -Laplace + V, take the mean of V minus
+        roughly the smallest eigenvalue. symbol + offset has to be positive. Default: 0.
 
     Returns
     -------
     Preconditioner
-        Two FFTs a vector. Real vectors stay real: where the symbol is not even, s(k) = s(-k), the
-        real part of the result is taken, which is as positive definite.
+        It costs two FFTs a vector. Real vectors stay real: where the symbol is not even,
+        s(k) = s(-k), the real part of the result is taken, which is positive definite too.
 
     Notes
     -----
-    For -Laplace + V the steps do not grow as the grid is refined, only with the range of V.
+    For -Laplace + V the number of steps grows with the range of V, and not as the grid is refined.
 
     Examples
     --------
@@ -69,7 +69,7 @@ def _divide_on_grid(leaves: tuple[Array], block: Block) -> Block:
     if jnp.iscomplexobj(block):
         product = jnp.fft.fftn(grid, axes=axes) * inverse.astype(block.dtype)[None]
         out = jnp.fft.ifftn(product, axes=axes)
-    else:  # Re F^-1 D F of real vectors is F^-1 (D(k) + D(-k))/2 F: half of the coefficients do
+    else:  # Re F^-1 D F of real vectors is F^-1 (D(k) + D(-k))/2 F; half the coefficients suffice
         reflected = jnp.roll(jnp.flip(inverse), (1,) * len(shape), tuple(range(len(shape))))
         even = ((inverse + reflected) / 2)[..., : shape[-1] // 2 + 1]
         half = jnp.fft.rfftn(grid, axes=axes)
@@ -87,15 +87,15 @@ def laplacian_symbol(
     shape : int or (N1, ..., Nd)
         Points along each axis.
     spacing : float or (h1, ..., hd), optional
-        Distance of points, not traced; the period is N h. Default: 1.
+        Distance of neighbouring points, not traced. The period is N h. Default: 1.
     kind : {"spectral", "finite difference"}
-        sum_i k_i^2, k_i in 2 pi fftfreq(N_i, h_i); or, of the stencil (-1, 2, -1) / h_i^2 along
-        each axis, sum_i (4 / h_i^2) sin^2(k_i h_i / 2).
+        "spectral": sum_i k_i^2, k_i in 2 pi fftfreq(N_i, h_i). "finite difference": the symbol of
+        the stencil (-1, 2, -1) / h_i^2 along each axis, sum_i (4 / h_i^2) sin^2(k_i h_i / 2).
 
     Returns
     -------
     (N1, ..., Nd)
-        Zero at k = 0, positive elsewhere, in the order of ``jnp.fft.fftfreq``.
+        It is zero at k = 0 and positive elsewhere, in the order of ``jnp.fft.fftfreq``.
 
     Examples
     --------
@@ -141,8 +141,9 @@ def teter(kinetic: ArrayLike, reference: Any) -> Array:
     Notes
     -----
     K(x) = (27 + 18 x + 12 x^2 + 8 x^3) / (27 + 18 x + 12 x^2 + 8 x^3 + 16 x^4), of Teter, Payne and
-    Allan, Phys. Rev. B 40, 12255 (1989): 1 with three zero derivatives at x = 0, so that the slow
-    waves, of which the vector is made, are left alone; 1/(2 x) where kinetic energy is all.
+    Allan, Phys. Rev. B 40, 12255 (1989). It is 1 with three zero derivatives at x = 0, so that it
+    leaves alone the slow waves of which the vector is made, and 1/(2 x) where the kinetic energy
+    dominates.
 
     Examples
     --------

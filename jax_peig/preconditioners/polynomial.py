@@ -18,29 +18,28 @@ from jax_peig.preconditioners._base import Preconditioner, positive_integer, rea
 def polynomial(
     A: OperatorLike, degree: int, lower: Any, upper: Any, *, shift: Any = 0.0
 ) -> Preconditioner:
-    """T = p(A - sigma), p a polynomial close to 1/t on an interval: Chebyshev's iteration.
+    """Make T = p(A - sigma), p a polynomial close to 1/t on an interval: Chebyshev's iteration.
 
     Parameters
     ----------
     A : operator
         Hermitian, in any form that `partial_eigh` takes.
     degree : int
-        Of p, at least 1. An even one is safer, see below.
+        The degree of p, at least 1. An even degree is safer, see below.
     lower, upper : float
-        The interval of A's spectrum where p is to be close: upper a bound on the largest
-        eigenvalue; lower twice the largest wanted one, or upper / (degree + 1)^2 where that is
-        more (all above sigma).
+        The interval of A's spectrum where p is close to 1/t. Give a bound on the largest eigenvalue
+        as upper. Give as lower, measured from sigma, twice the largest wanted eigenvalue, or
+        upper / (degree + 1)^2 where this is more.
     shift : float, optional
         sigma, at or below the smallest eigenvalue, and below ``lower``. Default: 0.
 
     Returns
     -------
     Preconditioner
-        ``degree`` products with A a vector. So it saves steps, hardly products: good where a
-        product is cheap beside a step's inner products. "lobpcg" makes one itself where none is
-        given, with an interval that follows the iteration; this one is for "davidson", for the
-        derivative's CG, and for a cheaper operator near A. A plain function as A is, as everywhere,
-        new to the compiler at every call of `partial_eigh`.
+        It costs ``degree`` matvecs with A a vector. So it saves steps and hardly any matvecs, which
+        helps where a matvec is cheap beside a step's inner products. "lobpcg" makes its own where
+        none is given, with an interval that follows the iteration. This one is for "davidson", for
+        the derivative's CG, and for a cheaper operator near A.
 
     Notes
     -----
@@ -56,10 +55,10 @@ def polynomial(
     * on t < 0, where q > 1 likewise, and (1 - q) / t > 0; at 0, where p = -q'(0) > 0;
     * above b for an even degree, where q < 0; for an odd one below a + b, where q = 1.
 
-    So T is positive definite for every Hermitian A if the degree is even, and if it is odd for A
-    below lower + upper - sigma. Beyond a too small upper p still grows like t^degree: no wrong
-    answer, but no help. On [0, a) p decreases (q is convex) from p(0) = m tanh(m x) / sqrt(a b),
-    cosh x = c/e. Saad, section 12.3.
+    So T is positive definite for every Hermitian A if the degree is even, and for an A below
+    lower + upper - sigma if it is odd. Beyond an upper that is too small, p grows like t^degree:
+    the answer is right, but T does not help. On [0, a) q is convex, and p decreases from
+    p(0) = m tanh(m x) / sqrt(a b), cosh x = c/e. Saad, section 12.3.
 
     Examples
     --------
@@ -100,7 +99,7 @@ class _Polynomial:
         product = as_operator(leaves[0], n, block.dtype, "polynomial: A", widths=(width,))
         lower, upper, sigma = leaves[1:]
 
-        def shifted(z):
+        def shifted(z: Block) -> Block:
             return product(z) - sigma.astype(z.dtype) * z
 
         return semi_iteration(shifted, block, lower - sigma, upper - sigma, self.degree + 1)
