@@ -158,7 +158,7 @@ def test_examples_are_found():
     for name in (
         "_api.eigh.partial_eigh",
         "_derivatives.well_posed.project_gauge",
-        "_operators.operator.BlockProduct",
+        "_operators.given.BlockProduct",
         "_operators.sparse.from_scipy",
         "preconditioners.fourier.fourier",
     ):
