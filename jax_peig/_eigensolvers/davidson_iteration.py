@@ -8,9 +8,6 @@ In every phase a queue of vectors goes into the basis first; then
                 A pair is missing, or one of the wanted has lost its convergence: SEARCHING.
                 The set is complete, or the check is hopeless: DONE.
     FINISHING   computes all products afresh for the last time: DONE.
-
-A step adds one vector to the basis and judges the Ritz pairs. A full basis is compressed, and one
-that is to be judged for good is renewed, before the next step.
 """
 
 import functools
@@ -21,11 +18,7 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block, DTypeLike
-from jax_peig._eigensolvers.completeness import (
-    ComplementEvidence,
-    complement_shows,
-    least_component,
-)
+from jax_peig._eigensolvers.completeness import complement_shows, least_component
 from jax_peig._eigensolvers.convergence import (
     SAFETY,
     Images,
@@ -44,10 +37,8 @@ CHECK_DIMENSION = 3
 # A pair is given up after so many of its own steps without progress, see `Progress.stalled`.
 PATIENCE = 100
 
-# Phases.
-SEARCHING, CHECKING, FINISHING, DONE = range(4)
-# Restarts of the basis.
-NO_RESTART, COMPRESS, RENEW = range(3)
+SEARCHING, CHECKING, FINISHING, DONE = range(4)  # phases
+NO_RESTART, COMPRESS, RENEW = range(3)  # restarts of the basis
 
 
 class Basis(NamedTuple):
@@ -69,18 +60,9 @@ class Basis(NamedTuple):
         return self.h.shape[0]
 
     @property
-    def full(self) -> Array:
-        """Whether no room is left."""
-        return self.filled >= self.size
-
-    @property
     def scale(self) -> Array:
         """An upper bound of the largest |Ritz value|."""
         return jnp.max(jnp.sum(jnp.abs(self.h), axis=1))
-
-    def emptied(self) -> "Basis":
-        """The same room without vectors."""
-        return Basis(*jax.tree.map(jnp.zeros_like, tuple(self)))
 
     def combine(self, c: Array) -> Images:
         """V C, A V C and M V C for coefficients (m, b)."""
@@ -129,18 +111,11 @@ class Basis(NamedTuple):
     def rayleigh_ritz(self, deflated: Array, width: int) -> tuple[Array, Array, Array]:
         """The lowest Ritz pairs on the complement of the first ``deflated`` vectors.
 
-        The couplings between the deflated vectors and all others are left out: Ritz vectors of the
-        first ones come first, then those of the operator projected to the complement.
-
-        Returns
-        -------
-        theta : (width,)
-            Ritz values.
-        c : (m, m)
-            Coefficients of all Ritz vectors.
-        k : (width, width)
-            The residuals are A X - M X K. K is diag(theta), and takes the part along the deflated
-            vectors out of the others' residuals.
+        Couplings between the deflated vectors and all others are left out: the Ritz vectors of the
+        deflated ones come first, then those of the operator projected to the complement. Returned
+        are theta (width,), C (m, m) of all Ritz vectors, and K (width, width) such that the
+        residuals are A X - M X K. K is diag(theta), and takes the part along the deflated vectors
+        out of the others' residuals.
         """
         first = jnp.arange(self.size) < deflated
         uncoupled = jnp.where(first[:, None] == first[None, :], self.h, 0)
@@ -281,7 +256,7 @@ class Iteration(NamedTuple):
         q, last = state.deflated, state.phase == FINISHING
         random = (jnp.arange(self.width) == q) & ~last
         return state._replace(
-            basis=state.basis.emptied(),
+            basis=jax.tree.map(jnp.zeros_like, state.basis),
             queue=blocks.where_columns(random, self.random(state), x),
             fed=jnp.zeros_like(state.fed),
             queued=jnp.where(last, self.width, jnp.minimum(q + 1, self.width)),
@@ -305,17 +280,15 @@ class Iteration(NamedTuple):
             ),
             state,
         )
-        finite = state.finite & jnp.all(jnp.isfinite(w))
         v, mv, definite = state.basis.orthonormal(w, self.pencil.m)
         av = self.rule.sign * self.pencil.a(v)
-        zero = jnp.all(v == 0)
         return state._replace(
             basis=state.basis.append(v, av, mv),
             fed=state.fed + jnp.where(feeding, 1, 0),
             previous=jax.lax.dynamic_slice_in_dim(state.c, state.target, 1, axis=1),
-            dropped=jnp.where(zero & ~feeding, state.dropped + 1, 0),
+            dropped=jnp.where(jnp.all(v == 0) & ~feeding, state.dropped + 1, 0),
             step=state.step + 1,
-            finite=finite & jnp.all(jnp.isfinite(av)),
+            finite=state.finite & jnp.all(jnp.isfinite(w)) & jnp.all(jnp.isfinite(av)),
             definite=state.definite & definite,
         )
 
@@ -333,7 +306,7 @@ class Iteration(NamedTuple):
         )
         phase = self.next_phase(state, verdict)
         renew = (state.phase == SEARCHING) & ((phase == CHECKING) | (phase == FINISHING))
-        full = ~feeding & state.basis.full
+        full = ~feeding & (state.basis.filled >= self.size)
         # Guard vectors that have converged are deflated too; one place is left for the check.
         guards = jnp.sum(jnp.cumprod(jnp.where(pairs.converged[k : self.width - 1], 1, 0)))
         deflated = jnp.where(renew, k + guards, state.deflated)
@@ -402,32 +375,26 @@ class Iteration(NamedTuple):
         """Whether the wanted pairs converged, are complete, or are to be given up."""
         k, checking = self.rule.k, self.checking(state)
         settled = jnp.all(pairs.converged[:k])
-        evidence = self.evidence(state, pairs)
+        n, i = state.residual.shape[0], self.checked(state)
+        evidence = complement_shows(
+            distance=(pairs.theta - pairs.theta[k - 1])[i],
+            # theta is right to ||r|| ||x|| or better, up to the spread of M's spectrum.
+            bound=(pairs.lengths.r * pairs.lengths.x)[i],
+            component=least_component(n),
+            rounding=tolerances.rank(pairs.theta.dtype) * state.basis.scale,
+            converged=pairs.converged[i],
+        )
+        dimension = state.basis.filled - state.deflated
+        grown = (dimension >= CHECK_DIMENSION) | (self.width == k)
         stuck = progress.stalled(PATIENCE, progress.best)
         ended = pairs.converged[:k] | stuck[:k]
         hopeless = (jnp.all(ended) & ~settled) | (checking & stuck[k]) | state.exhausted
         finite = jnp.all(jnp.isfinite(pairs.theta)) & jnp.all(jnp.isfinite(pairs.r))
         return Verdict(
             settled=settled,
-            complete=evidence.complete & checking & settled,
+            complete=evidence.complete & grown & checking & settled,
             missed=evidence.missed & checking & settled,
             ended=ended,
             give_up=hopeless | (state.step >= self.rule.max_steps),
             finite=state.finite & finite,
         )
-
-    def evidence(self, state: State, pairs: RitzPairs) -> ComplementEvidence:
-        """What the lowest Ritz pair in the complement shows about the wanted ones."""
-        n, i = state.residual.shape[0], self.checked(state)
-        found = complement_shows(
-            (pairs.theta - pairs.theta[self.rule.k - 1])[i],
-            # theta is right to ||r|| ||x|| or better, up to the spread of M's spectrum.
-            (pairs.lengths.r * pairs.lengths.x)[i],
-            # The lowest Ritz vector of a random start has more of it.
-            least_component(n),
-            tolerances.rank(pairs.theta.dtype) * state.basis.scale,
-            pairs.converged[i],
-        )
-        dimension = state.basis.filled - state.deflated
-        grown = (dimension >= CHECK_DIMENSION) | (self.width == self.rule.k)
-        return found._replace(complete=found.complete & grown)
