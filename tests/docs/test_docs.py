@@ -227,3 +227,23 @@ def test_public_names_are_documented_in_the_readme():
     for name in PUBLIC:
         if name not in ("Info", "PartialEighError"):
             assert name in readme(), name
+
+
+# -- words ----------------------------------------------------------------------------------------
+
+# Private words of earlier versions; beside each what is written now.
+RETIRED = {
+    "witness": "completeness check",
+    "testif": "check",
+    "testimon": "CompletenessResult",
+    "sifter": "filter",
+    "rough inverse": "approximate inverse",
+}
+
+
+@pytest.mark.parametrize("word", RETIRED)
+def test_no_retired_word(word):
+    """Neither in the package nor in what its reader is shown."""
+    shown = [*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.md"), *NOTEBOOKS, ROOT / "README.md"]
+    found = [path.name for path in shown if word in path.read_text(encoding="utf-8").lower()]
+    assert not found, f"write {RETIRED[word]!r}"
