@@ -415,6 +415,11 @@ def test_no_folder_is_crowded():
         assert len(modules) <= 14, folder
 
 
+def test_no_file_is_long():
+    for path in [*SOURCES, *(PACKAGE.parent / "tests").rglob("*.py")]:
+        assert len(path.read_text().splitlines()) <= 500, path
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=name)
 def test_no_array_is_made_at_import(path):
     """A module-level jnp array would start a device at import, and freeze a dtype."""
