@@ -22,7 +22,7 @@ from jax_peig._operators.given import Given, classify, multiply
 @jax.tree_util.register_pytree_node_class
 @dataclasses.dataclass(frozen=True)
 class Dilation:
-    """[U; V] -> [A V; A^H U] for blocks; a pytree of what A is."""
+    """[U; V] -> [A V; A^H U] for blocks; a pytree that holds A."""
 
     a: Any
     kind: str  # how A multiplies, see `Given`
@@ -33,7 +33,7 @@ class Dilation:
         return replicated(Dilation.product, self, block)
 
     def product(self, block: Block) -> Block:
-        """The same, of arrays that are on no mesh of Explicit axes."""
+        """H applied to a block, for arrays that are on no mesh of Explicit axes."""
         m = self.shape[0]
         u, v = block[:m], block[m:]
         adjoint = jax.linear_transpose(self.forward, jax.ShapeDtypeStruct(v.shape, v.dtype))
@@ -62,7 +62,7 @@ class Rectangular(NamedTuple):
 
 
 def rectangular(name: str, A: OperatorLike, shape: Any, dtype: DTypeLike) -> Rectangular:
-    """Check what a caller gave as A, and make its dilation.
+    """Check A as a caller gave it, and make its dilation.
 
     Raises
     ------
@@ -88,7 +88,7 @@ def rectangular(name: str, A: OperatorLike, shape: Any, dtype: DTypeLike) -> Rec
 
 
 def _own(given: Given, name: str) -> tuple[tuple[int, int] | None, np.dtype | None]:
-    """What A itself says of its shape and dtype, checked: a matrix does, a function not."""
+    """The shape and dtype as A itself tells them, checked: a matrix does, a function does not."""
     if not given.explicit:
         return None, None
     matrix = given.operator

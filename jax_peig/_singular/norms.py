@@ -20,6 +20,10 @@ from jax_peig._eigensolvers.choose import METHODS
 from jax_peig._singular.dilation import Rectangular, halves, rectangular
 from jax_peig._singular.svd import Triplets, triplets
 
+# The part of the gap to the next singular value that an iteration vouches for: that value did not
+# have to converge.
+KNOWN_GAP = 0.9
+
 
 class NuclearNorm(NamedTuple):
     """The sum of the largest singular values, as `nuclear_norm` returns it.
@@ -27,10 +31,9 @@ class NuclearNorm(NamedTuple):
     Attributes
     ----------
     norm : scalar, real
-        The sum of those that were computed; NaN where they did not converge.
+        The sum of the computed singular values; NaN where they did not converge.
     left_out : scalar, real
-        The nuclear norm is at most this much larger; zero where all were computed. Without
-        derivative.
+        A bound on the sum of the others, zero where all were computed. It has no derivative.
     info : Info
         How good the singular values are, see `PartialSVD`.
     """
@@ -49,7 +52,7 @@ class Thresholded(NamedTuple):
         U max(S - t, 0) V^H; NaN where ``covered`` is False, where t is negative, and where the
         singular values did not converge.
     covered : bool
-        The singular value after the k-th is not above t: none is missing.
+        Whether k covers all singular values above t: the next one is not above t.
     info : Info
         How good the singular values are, see `PartialSVD`; ``status`` is K_TOO_SMALL where they
         converged and ``covered`` is False.
@@ -76,7 +79,7 @@ def ky_fan_norm(
     A : operator
         As in `partial_svd`.
     k : int
-        How many; 1 gives the spectral norm.
+        The number of singular values; 1 gives the spectral norm.
     shape : (int, int), optional
         (m, n); needed where A does not tell it.
     dtype : optional
@@ -96,9 +99,10 @@ def ky_fan_norm(
 
     Notes
     -----
-    The gradient is U V^H of the k triplets (s' = Re(u^H A' v)) and solves no linear system. Where
-    k cuts a repeated singular value, or one is zero, the norm has a kink: U V^H, without the
-    vectors of zeros, is a subgradient, and the second derivative is NaN.
+    The gradient is U V^H of the k triplets, from s' = Re(u^H A' v), and solves no linear system.
+    The norm has a kink where k cuts a repeated singular value, or where one of the k is zero. There
+    U V^H, without the vectors of zero singular values, is a subgradient, and the second derivative
+    is NaN.
 
     Examples
     --------
@@ -129,7 +133,7 @@ def nuclear_norm(
     A : operator
         As in `partial_svd`.
     rank : int, optional
-        How many singular values are computed. Default: all, min(m, n), for an explicit matrix.
+        The number of singular values to compute. Default: all, min(m, n).
     shape : (int, int), optional
         (m, n); needed where A does not tell it.
     dtype : optional
@@ -150,10 +154,11 @@ def nuclear_norm(
 
     Notes
     -----
-    With p = min(m, n) and r = ``rank``, those left out are no larger than s_r and its error bound
-    (Weyl): left_out = (p - r) (s_r + bound). Of an array also the Frobenius norm is known:
-    sqrt((p - r) (||A||_F^2 - sum s_i^2)), with the rounding of that difference; the smaller counts.
-    It costs a `partial_svd` of rank r, and a gradient one reverse pass through A V more.
+    With p = min(m, n) and r = ``rank``, each singular value that is left out is at most s_r and its
+    error bound (Weyl), so that left_out = (p - r) (s_r + bound). Of an array the Frobenius norm is
+    known too: left_out = sqrt((p - r) (||A||_F^2 - sum s_i^2)), with the rounding of that
+    difference. The smaller of the two is returned. The cost is that of a `partial_svd` of rank r;
+    a gradient adds one reverse pass through A V.
 
     Examples
     --------
@@ -204,7 +209,7 @@ def singular_value_threshold(
     t : real scalar
         The threshold, not negative; may be traced and differentiated.
     k : int
-        How many singular values are computed; has to hold all that are above t.
+        The number of singular values to compute; they have to cover all that are above t.
     shape : (int, int), optional
         (m, n); needed where A does not tell it.
     dtype : optional
@@ -215,8 +220,9 @@ def singular_value_threshold(
     Returns
     -------
     Thresholded
-        ``X`` (m, n); ``covered``, whether k holds every singular value above t; ``info``. Where it
-        does not X is NaN and ``info.status`` is K_TOO_SMALL, which ``info.raise_if_failed()`` says.
+        ``X`` (m, n); ``covered``, whether the k singular values cover all above t; ``info``. Where
+        they do not, X is NaN and ``info.status`` is K_TOO_SMALL, which ``info.raise_if_failed()``
+        raises.
 
     Raises
     ------
@@ -226,19 +232,19 @@ def singular_value_threshold(
 
     Notes
     -----
-    An odd spectral function of the dilation: 2 P h(R) Q^H with h(s) = max(s - t, 0) and [P; Q] a
-    basis of its k largest pairs, see `eigenspace` and `hermitian_function` (Daleckii-Krein). First
-    and second derivatives, in A and t, are exact at repeated singular values. At s = t > 0 the map
-    has a kink, where ``jnp.maximum`` decides. Singular values below t may be cut by k; second
-    derivatives are NaN then. A gradient solves k linear systems with the dilation beyond what
-    `partial_svd` costs; X takes 2 m n k operations.
+    X is an odd spectral function of the dilation: 2 P h(R) Q^H with h(s) = max(s - t, 0) and [P; Q]
+    a basis of its k largest pairs, see `eigenspace` and `hermitian_function` (Daleckii-Krein).
+    First and second derivatives, in A and t, are exact at repeated singular values. At s = t > 0
+    the map has a kink, where ``jnp.maximum`` decides. k may cut a cluster of singular values below
+    t; second derivatives are then NaN. Beyond the cost of `partial_svd`, X takes 2 m n k
+    operations, and a gradient solves k linear systems with the dilation.
 
     At t = 0 the map is the identity, and so is its derivative in A, at singular values that are
-    zero too. For an A that is a function this takes n products with A where k = min(m, n), and it
-    is NaN for a smaller k, where the triplets do not know it. The derivative in t at 0 is the
-    one-sided one, -U_r V_r^H of the positive singular values. It has itself a derivative in A where
-    all min(m, n) singular values are computed and positive, else NaN. The second derivative in A is
-    zero; for a traced t it is NaN where k cuts the singular values that are zero.
+    zero too. For an A that is a function this takes n matvecs where k = min(m, n). For a smaller k
+    the triplets of a function do not determine that derivative, and it is NaN. The derivative in t
+    at 0 is the one-sided one, -U_r V_r^H of the positive singular values. It has itself a
+    derivative in A where all min(m, n) singular values are computed and positive, else NaN. The
+    second derivative in A is zero; for a traced t it may be NaN where singular values are zero.
 
     Examples
     --------
@@ -258,8 +264,7 @@ def singular_value_threshold(
     s = jax.lax.stop_gradient(jnp.diagonal(found.s).real)
     m, n = given.dilation.shape
     converged = found.info.status == Status.CONVERGED
-    # The next one is known to a tenth of its distance where it did not have to converge.
-    known = 1.0 if METHODS[found.info.method].finds_all else 0.9
+    known = 1.0 if METHODS[found.info.method].finds_all else KNOWN_GAP
     level = jnp.asarray(t).astype(s.dtype)
     covered = jnp.array(True) if k == min(m, n) else s[-1] - known * found.info.gap <= level
     image = _thresholded(found, level)
@@ -284,7 +289,7 @@ def _thresholded(found: Triplets, t: Array) -> Array:
     """U max(S - t, 0) V^H, with its derivatives for t > 0."""
     x, info = found.x, found.info
     s = jax.lax.stop_gradient(jnp.diagonal(found.s).real)
-    # What k cuts below t has no weight, nor a derivative of the first order.
+    # A cluster below t that k cuts has no weight, and no derivative of first order.
     idle = info.cut & (info.clusters == info.clusters[-1]) & (s <= t)
     still = jax.lax.stop_gradient(x)
     moved = without_derivative(jnp.where(idle[None, :], x - still, 0), 2)
@@ -342,7 +347,7 @@ _with_slopes.defjvp(_with_slopes_jvp, symbolic_zeros=True)
 
 
 def _sum(found: Triplets) -> Array:
-    """The sum of s, with zero for the first derivative of those that are zero, NaN for the next."""
+    """The sum of s; of a zero one the first derivative is zero, and the second NaN."""
     s, still = found.s, jax.lax.stop_gradient(found.s)
     moved = without_derivative(jnp.where(found.zero, s - still, 0), 2)
     total = jnp.sum(jnp.where(found.zero, still + moved, s))
@@ -350,5 +355,5 @@ def _sum(found: Triplets) -> Array:
 
 
 def _or_nan(valid: Array, x: Array) -> Array:
-    """x, or NaN with derivatives that are NaN; those of ``jnp.where`` would be zero."""
+    """x, or NaN with derivatives that are NaN, where those of ``jnp.where`` would be zero."""
     return x * jnp.where(valid, 1, jnp.nan).astype(x.dtype)

@@ -58,7 +58,7 @@ def partial_svd(
     -------
     PartialSVD
         ``U`` (m, k), ``s`` (k,) real, descending, ``Vh`` (k, n); ``info`` of the dilation.
-        Zero singular values have orthonormal vectors too.
+        The vectors of zero singular values are orthonormal too.
 
     Raises
     ------
@@ -67,16 +67,18 @@ def partial_svd(
 
     Notes
     -----
-    The k largest eigenpairs of [[0, A], [A^H, 0]] are s_i and [u_i; v_i]/sqrt(2): singular values
-    are accurate to rounding of s_1, none is squared. s' = Re(u^H A' v), and the rest as in
-    `partial_eigh` (Kasim, arXiv:2011.04366, eqs 2.3-2.12, corrected). The dense method costs
-    O((m + n)^3); the others two products, with A and its adjoint, where `partial_eigh` has one.
+    The k largest eigenpairs of [[0, A], [A^H, 0]] are s_i and [u_i; v_i]/sqrt(2). No singular value
+    is squared, and all are accurate to the rounding of s_1. The derivatives are
+    s' = Re(u^H A' v), and for the vectors those of `partial_eigh` (Kasim, arXiv:2011.04366,
+    eqs 2.3-2.12, corrected). The dense method costs O((m + n)^3). The other methods take two
+    matvecs, with A and its adjoint, where `partial_eigh` takes one.
 
-    NaN is the gradient where there is none: of a zero singular value (one below half of
-    ``degeneracy_tol``, by default sqrt(eps) s_1 / 2) and of its vectors; of one vector of a
-    repeated singular value; of (U, Vh) without their common phase. A loss that weighs the triplets
-    of a cluster by their singular values and uses the vectors, such as U diag(s) Vh, is finite only
-    where the weights come out equal; `singular_value_threshold` has no such limit.
+    The gradient is NaN where there is none: of a zero singular value and of its vectors, of one
+    vector of a repeated singular value, and of U and Vh without their common phase. A singular
+    value counts as zero below half of ``degeneracy_tol``, by default sqrt(eps) s_1 / 2. A loss that
+    uses the vectors of a cluster and weighs them by their singular values, such as U diag(s) Vh,
+    has a finite gradient only where the weights come out equal. `singular_value_threshold` has no
+    such limit.
 
     Examples
     --------
@@ -102,7 +104,7 @@ class Triplets(NamedTuple):
     """The k largest eigenpairs of the dilation."""
 
     s: Array  # (k,), or the matrix R (k, k)
-    zero: Array  # (k,), which s are zero
+    zero: Array  # (k,), whether s is zero
     x: Block  # (m + n, k), [u; v]/sqrt(2)
     m: int
     info: Info
@@ -115,7 +117,7 @@ def triplets(
     rule: type[Rule] = PairwiseRule,
     what: str = "k",
 ) -> Triplets:
-    """Compute the k largest; ``rule`` as in `pairs`. Errors call k ``what``.
+    """Compute the k largest triplets; ``rule`` is that of `pairs`, and errors call k ``what``.
 
     Raises
     ------
@@ -137,15 +139,15 @@ def triplets(
 class _TwoSided:
     """Orthonormal U and V, and the k singular values of U^H A V, from k pairs of the dilation.
 
-    The halves of [u; v]/sqrt(2) are orthogonal as far as s and -s are told apart; those of a zero
-    singular value need not be at all, and are completed by random vectors.
+    The halves of [u; v]/sqrt(2) are orthogonal as far as s and -s can be told apart. Those of a
+    zero singular value may not be orthogonal at all, and are completed by random vectors.
     """
 
     shape: tuple[int, int]
     absolute: float | None  # degeneracy_tol
 
     def zero(self, s: Array) -> Array:
-        """Which cannot be told from their negatives, (k,)."""
+        """Say which singular values cannot be told from their negatives, (k,)."""
         return 2 * s <= clusters.degeneracy_tolerance(s, self.absolute)
 
     def __call__(self, a: Operator, ritz: Ritz, k: int) -> Ritz:
@@ -162,7 +164,7 @@ class _TwoSided:
         x = jnp.concatenate([left @ p, right @ q]) * root
         ax = jnp.concatenate([image[:m] @ q, image[m:] @ p]) * root
         complement = ritz.complement
-        if complement is not None:  # what was replaced belongs to it now
+        if complement is not None:  # it takes the vectors that were replaced
             complement = Complement(
                 jnp.concatenate([complement.values, jnp.zeros_like(s)]),
                 jnp.concatenate([complement.vectors, blocks.where_columns(zero, old)], axis=1),
@@ -178,9 +180,9 @@ class _TwoSided:
 
 
 def _complete(half: Block, zero: Array, key: Array) -> Block:
-    """K orthonormal columns whose first span those of ``half`` that are not ``zero``.
+    """Return k orthonormal columns, the first of which span the columns that are not ``zero``.
 
-    Next come those that are, as far as they are independent, then random ones.
+    The columns that are ``zero`` follow, as far as they are independent, and then random ones.
     """
     m, k = half.shape
     given = [blocks.where_columns(~zero, half), blocks.where_columns(zero, half)]
@@ -196,7 +198,7 @@ def _complete(half: Block, zero: Array, key: Array) -> Block:
 
 
 def _absolute(options: SVDOptions, name: str) -> float | None:
-    """The caller's degeneracy_tol, once the options are known to be some of those allowed."""
+    """The caller's degeneracy_tol; raise TypeError for an option that is not allowed."""
     known = SVDOptions.__annotations__
     unknown = sorted(set(options) - set(known))
     if unknown:
@@ -210,7 +212,7 @@ def _absolute(options: SVDOptions, name: str) -> float | None:
 
 
 def _count(k: Any, shape: tuple[int, int], name: str, what: str) -> int:
-    """The number of singular values, checked; a ``rank`` may be None, which is all of them."""
+    """The number of singular values, checked; a ``rank`` of None means all of them."""
     if k is None and what == "rank":
         return min(shape)
     count = integer(k, f"{name}: {what}")
