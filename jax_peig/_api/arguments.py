@@ -12,9 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig._core.checks import check_positive, is_array
+from jax_peig._core.checks import check_positive, floating_dtype, integer, is_array
 from jax_peig._core.options import Derivative
-from jax_peig._core.types import FLOATING
 from jax_peig._eigensolvers.problem import Structure
 from jax_peig._operators.given import order_and_dtype
 from jax_peig._operators.hermitian import imaginary_beyond_rounding
@@ -167,12 +166,7 @@ class Arguments:
         return next(iter(known.values()))
 
     def _count(self, n: int) -> int:
-        try:
-            count = operator.index(self.k)
-        except TypeError:
-            count = None
-        if count is None or isinstance(self.k, (bool, np.bool_)):
-            raise TypeError(f"{self.caller}: k is {self.k!r}; expected a Python integer.")
+        count = integer(self.k, f"{self.caller}: k")
         if not 1 <= count <= n:
             raise ValueError(f"{self.caller}: k = {count}, n = {n}; expected 1 <= k <= n.")
         return count
@@ -183,17 +177,8 @@ class Arguments:
         own = [order_and_dtype(x, f"{self.caller}: {name}")[1] for x, name in arrays]
         known = [d for d in own if d]
         known += [self.v0.dtype] if self.v0 is not None else []
-        try:
-            found = np.dtype(self.dtype) if self.dtype is not None else _promoted(known)
-        except TypeError:
-            raise TypeError(
-                f"{self.caller}: dtype is {self.dtype!r}; expected one of {', '.join(FLOATING)}."
-            ) from None
-        found = np.dtype(jax.dtypes.canonicalize_dtype(found))
-        if found.name not in FLOATING:
-            raise TypeError(
-                f"{self.caller}: dtype is {found}; expected one of {', '.join(FLOATING)}."
-            )
+        dtype = _promoted(known) if self.dtype is None else self.dtype
+        found = floating_dtype(dtype, self.caller)
         complex_guess = self.v0 is not None and jnp.iscomplexobj(self.v0)
         if complex_guess and not jnp.issubdtype(found, jnp.complexfloating):
             raise TypeError(
