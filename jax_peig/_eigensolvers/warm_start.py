@@ -22,8 +22,8 @@ def perturbed(m: Operator | None, guess: Block, random: Block, width: int) -> Bl
     vectors show that nothing is missing only of a block of full rank.
     """
     unit, noise = blocks.unit_columns(guess), blocks.unit_columns(random)
-    small, _ = blocks.orthonormalizer(blocks.gram(unit, multiply(m, unit)))
-    span, count = blocks.unit_columns(unit @ small), guess.shape[1]
+    span, _, _ = blocks.orthonormalize(unit, multiply(m, unit))
+    span, count = blocks.unit_columns(span), guess.shape[1]
     return jnp.concatenate([span + NOISE * noise[:, :count], noise[:, count:width]], axis=1)
 
 
