@@ -67,7 +67,8 @@ def partial_eigh(
         function is new to the compiler at every call. In a loop outside ``jit`` give arrays or
         pytree callables, which compile once for each shape.
     M : operator, optional
-        As A. Default: the identity.
+        As A. Default: the identity. Of an array the Hermitian part is taken, too; one whose
+        diagonal is not real but for rounding, or not positive, is refused.
     k : int
         How many eigenpairs.
     which : {"smallest", "largest", "nearest"}, optional
