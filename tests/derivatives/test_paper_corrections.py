@@ -82,6 +82,20 @@ def test_partial_eigh_is_right():
     np.testing.assert_allclose(gf.jitted(jax.grad)(pencil, T0), wanted, rtol=1e-8)
 
 
+def test_eigenvalues_alone_and_mass():
+    """Without Xb the cotangent of M is - X L Lbar X^T, and no linear system is solved."""
+    pencil, _ = case()
+    a, m = pencil.a[0], pencil.m[0]
+    lam, x = scipy.linalg.eigh(a, m)
+    lam, x = lam[: gf.K], x[:, : gf.K]
+
+    def squares(m):
+        return jnp.sum(gf.partial_eigh(a, m, gf.K).eigenvalues ** 2)
+
+    found = jax.jit(jax.grad(squares))(m)
+    np.testing.assert_allclose(found, -x @ np.diag(2 * lam**2) @ x.T, atol=1e-9)
+
+
 @pytest.mark.parametrize("undone", ["sign", "block", "shift"])
 def test_each_correction_is_needed(undone):
     """With the printed formula the gradient is wrong by far more than rounding."""
