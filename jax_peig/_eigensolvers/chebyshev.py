@@ -12,8 +12,7 @@ block is wider than k by guard vectors. They decide the growth of p at the k-th 
 (k+1)-th eigenvalue, and find further copies of repeated ones.
 
 C is A itself where M = I (``spectral_transformation.py``). Eigenvalues nearest to sigma are the
-smallest of a transformed problem. Its filter is applied, but Rayleigh-Ritz stays that of (A, M).
-The pairs are ordered by (theta - sigma)^2 + ||r||^2, which puts spurious Ritz values last.
+smallest of a transformed C, while Rayleigh-Ritz stays that of (A, M).
 """
 
 import dataclasses
@@ -45,14 +44,14 @@ from jax_peig._eigensolvers.convergence import (
 from jax_peig._eigensolvers.iterative import IterativeMethod, Pencil, Task
 from jax_peig._eigensolvers.problem import Structure
 from jax_peig._eigensolvers.spectral_transformation import (
-    Folded,
-    FoldedResidualBased,
     Pairs,
     Progression,
     ResidualBased,
-    ShiftInverted,
     Standard,
-    Transformation,
+    interior,
+    power_of_two,
+    scaled,
+    signed,
 )
 from jax_peig._operators.mass_inverse import ApproximateInverse
 from jax_peig._operators.operator import Operator
@@ -193,55 +192,24 @@ def solve(
     op_inv : Operator, optional
         (A - sigma M)^{-1}.
     """
-    a, m, norms, worthwhile = pencil
-    inverse, interval = bounds
+    (_, m, norms, worthwhile), (inverse, interval) = pencil, bounds
     if sigma is None:
-        signed = _signed(a, rule.sign)
-        c = Standard(signed) if inverse is None else ResidualBased(signed, inverse, interval[0])
-        iteration = _Iteration(signed, m, Filter(c, interval, norms, rule), key)
+        a = signed(pencil.a, rule.sign)
+        c = Standard(a) if inverse is None else ResidualBased(a, inverse, interval[0])
+        iteration = _Iteration(a, m, Filter(c, interval, norms, rule), key)
         return _iterate(iteration, start, worthwhile, inverse)
     # Squares of eigenvalues neither overflow nor vanish for A / unit.
-    unit = _power_of_two(norms[0] * blocks.reciprocal(norms[1]))
+    unit = power_of_two(norms[0] * blocks.reciprocal(norms[1]))
     low, high = (end / unit for end in interval)
-    scaled = _times(a, 1 / unit)
-    scaled_solve = None if op_inv is None else _times(op_inv, unit)
-    interior = _interior(scaled, m, inverse, scaled_solve, sigma / unit)
-    filter_ = Filter(interior, (low, high), (norms[0] / unit, norms[1]), rule)
-    ritz = _iterate(_Iteration(scaled, m, filter_, key), start, worthwhile)
+    a = scaled(pencil.a, 1 / unit)
+    transformed = interior(
+        a, m, inverse, None if op_inv is None else scaled(op_inv, unit), sigma / unit
+    )
+    filter_ = Filter(transformed, (low, high), (norms[0] / unit, norms[1]), rule)
+    ritz = _iterate(_Iteration(a, m, filter_, key), start, worthwhile)
     return ritz._replace(
         values=ritz.values * unit, AX=ritz.AX * unit.astype(ritz.AX.dtype), spectrum=None
     )
-
-
-def _interior(
-    a: BlockFunction,
-    m: Operator | None,
-    inverse: ApproximateInverse | None,
-    solve: BlockFunction | None,
-    sigma: Array,
-) -> Transformation:
-    """C for the eigenvalues nearest to sigma."""
-    if solve is not None:
-        return ShiftInverted(solve, m, sigma)
-    if m is None or inverse is None:
-        return Folded(a, sigma)
-    return FoldedResidualBased(a, inverse, jnp.zeros_like(sigma), m, sigma)
-
-
-def _signed(operator: BlockFunction, sign: int) -> BlockFunction:
-    """V -> sign A V."""
-    return lambda block, /: sign * operator(block)
-
-
-def _times(operator: BlockFunction, factor: Array) -> BlockFunction:
-    """V -> factor A V."""
-    return lambda block, /: operator(block) * factor.astype(block.dtype)
-
-
-def _power_of_two(x: Array) -> Array:
-    """The power at or above x > 0, which rounds nothing; 1 where x has none."""
-    usable = (x > 0) & jnp.isfinite(x)
-    return jnp.ldexp(jnp.ones_like(x), jnp.frexp(jnp.where(usable, x, 1))[1])
 
 
 def improve(
@@ -257,12 +225,12 @@ def improve(
     vectors are returned behind the pairs as guard vectors. For a poor guess, or one that misses an
     eigenvector, the answer is no.
     """
-    a, _, norms, worthwhile = pencil
+    norms, worthwhile = pencil.norms, pencil.worthwhile
     key, check_key = jax.random.split(key)
     short = rule._replace(max_steps=min(GUESS_STEPS, rule.max_steps))
-    signed = _signed(a, rule.sign)
-    filter_ = Filter(Standard(signed), interval, norms, short, chebyshev_filter.GUESS)
-    ritz = _iterate(_Iteration(signed, None, filter_, key), guess, worthwhile)
+    a = signed(pencil.a, rule.sign)
+    filter_ = Filter(Standard(a), interval, norms, short, chebyshev_filter.GUESS)
+    ritz = _iterate(_Iteration(a, None, filter_, key), guess, worthwhile)
     if rule.k == guess.shape[0]:
         return ritz, jnp.asarray(ritz.complete)  # there is nothing else
 
@@ -300,14 +268,6 @@ class _State(NamedTuple):
     found: Array  # the set is complete
     done: Array
     history: Array
-
-
-class _Whitened(NamedTuple):
-    """A block V, M V, and Q such that V Q is orthonormal."""
-
-    block: Block
-    dual: Block
-    q: Array
 
 
 def _iterate(
@@ -387,33 +347,33 @@ class _Iteration(NamedTuple):
         dual = multiply(self.mass, block)
         g = blocks.gram(block, dual)
         q, negative = blocks.orthonormalizer(g)
-        once = _Whitened(block, dual, q)
         ill = _condition(q, g) > CONDITION
         block, dual, q = jax.lax.cond(
-            ill, lambda: self.whiten_again(once, state.step), lambda: once
+            ill, self.whiten_again, lambda *given: given[:3], block, dual, q, state.step
         )
         image = self.operator(block)
         theta, c = blocks.rayleigh_ritz(blocks.gram(block, image), whitener=q)
         width = block.shape[1]
-        mass_products = 0 if self.mass is None else width * (1 + ill.astype(int))
+        matvecs_M = 0 if self.mass is None else width * (1 + ill.astype(int))
         mx = None if self.mass is None else dual @ c
         return state._replace(
             pairs=state.pairs._replace(x=block @ c, ax=image @ c, mx=mx, theta=theta),
             matvecs=state.matvecs + width,
-            matvecs_M=state.matvecs_M + mass_products,
+            matvecs_M=state.matvecs_M + matvecs_M,
             definite=state.definite & ~negative,
         )
 
-    def whiten_again(self, once: _Whitened, step: Array) -> _Whitened:
-        """Orthonormal to rounding; random columns in place of those that were dependent."""
-        block, dual, q = once
+    def whiten_again(
+        self, block: Block, dual: Block, q: Array, step: Array
+    ) -> tuple[Block, Block, Array]:
+        """V, M V and Q anew, V Q orthonormal to rounding; random columns replace dependent ones."""
         (n, width), key = block.shape, jax.random.fold_in(self.key, step)
         fresh = blocks.random_block(key, n, width, block.dtype)
         ortho = block @ q
         fresh = blocks.unit_columns(blocks.project_out(fresh, ortho, dual @ q))
         block = blocks.where_columns(blocks.nonzero_columns(q), ortho, fresh)
         dual = multiply(self.mass, block)
-        return _Whitened(block, dual, blocks.orthonormalizer(blocks.gram(block, dual))[0])
+        return block, dual, blocks.orthonormalizer(blocks.gram(block, dual))[0]
 
     def sort(self, state: _State) -> tuple[_State, Lengths]:
         """The pairs in the order of their place, their lengths; the interval made safe."""

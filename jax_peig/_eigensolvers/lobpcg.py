@@ -10,9 +10,9 @@ Differences from the textbook and from ``jax.experimental.sparse.linalg.lobpcg_s
 1. The generalised problem, a preconditioner, complex Hermitian, smallest and largest.
 2. One product of A with one block a step: A [X, P] and M [X, P] are carried along, combined by the
    same coefficients, and computed afresh every `REFRESH` steps and at the end.
-3. [X, P] is kept orthonormal by small coefficients alone (Hetmaniuk and Lehoucq, 2006). Its Gram
-   matrix is then I, and [X, P]^H A [X, P] comes from the small problem before. Of the Gram matrices
-   of S = [X, P, W] only the blocks of W are computed: S^H M W and S^H A W, the two passes over n.
+3. [X, P] is kept orthonormal by small coefficients alone (Hetmaniuk and Lehoucq, 2006), and
+   [X, P]^H A [X, P] comes from the small problem before. Of the Gram matrices of S = [X, P, W] only
+   those with W are computed: S^H M W and S^H A W, the two passes over n.
 4. W is made orthonormal in the small problem too, while it is far enough from dependent for the
    tolerance; else it is projected over n first (Duersch et al., 2018), once or twice. Directions
    that are dependent to rounding become zero columns, and Rayleigh-Ritz passes over them. So
@@ -20,8 +20,8 @@ Differences from the textbook and from ``jax.experimental.sparse.linalg.lobpcg_s
 5. Guard vectors: the block is wider than k. They speed up convergence, find the further copies of a
    repeated eigenvalue, and tell the gap. The iteration goes on until the first of them shows that
    the (k+1)-th eigenvalue is another one, or is converged itself.
-6. Where no preconditioner is given T is a polynomial in A (``lobpcg_directions.py``). It takes as
-   many matvecs and far fewer steps, whose inner products most often cost more than the matvecs.
+6. Where no preconditioner is given T is a polynomial in A (``lobpcg_directions.py``): as many
+   matvecs, and far fewer steps with their inner products.
 7. From a random block W has s columns, fewer than the block: those that are not `settled` yet, the
    largest residuals first. Guard vectors do not wait for the wanted pairs: where they did, a few
    starts ended with a wrong set. From a guess every column takes every step, however small its

@@ -9,8 +9,7 @@ that costs, and what it asks of the filter's interval:
     `Folded`               (A - sigma)^2                nearest to sigma, M = I
     `FoldedResidualBased`  (D (A - sigma M))^2          nearest to sigma
 
-"auto" never takes the two folded ones. They stand at the end of the file: they can be removed
-together with the last branch of ``chebyshev._transformation``.
+"auto" never takes the two folded ones, which stand apart at the end of the file.
 """
 
 import dataclasses
@@ -140,6 +139,22 @@ class Transformation:
         return ends
 
 
+def signed(operator: BlockFunction, sign: int) -> BlockFunction:
+    """V -> sign A V."""
+    return lambda block, /: sign * operator(block)
+
+
+def scaled(operator: BlockFunction, factor: Array) -> BlockFunction:
+    """V -> factor A V."""
+    return lambda block, /: operator(block) * factor.astype(block.dtype)
+
+
+def power_of_two(x: Array) -> Array:
+    """The power at or above x > 0, by which dividing rounds nothing; 1 where x has none."""
+    usable = (x > 0) & jnp.isfinite(x)
+    return jnp.ldexp(jnp.ones_like(x), jnp.frexp(jnp.where(usable, x, 1))[1])
+
+
 # -- smallest and largest --------------------------------------------------------------------------
 
 
@@ -149,15 +164,8 @@ class Standard(Transformation):
 
     operator: BlockFunction  # sign A
 
-    @property
-    def cost(self) -> Cost:
-        """One matvec."""
-        return Cost(1)
-
-    @property
-    def first_cost(self) -> Cost:
-        """None: Rayleigh-Ritz leaves sign A X."""
-        return Cost(0)
+    cost = Cost(1)
+    first_cost = Cost(0)  # Rayleigh-Ritz leaves sign A X
 
     def product(self, block: Block) -> Block:
         """Sign A V."""
@@ -329,15 +337,8 @@ class Folded(_Fold):
     operator: BlockFunction
     sigma: Array
 
-    @property
-    def cost(self) -> Cost:
-        """Two matvecs."""
-        return Cost(2)
-
-    @property
-    def first_cost(self) -> Cost:
-        """One: Rayleigh-Ritz leaves A X."""
-        return Cost(1)
+    cost = Cost(2)
+    first_cost = Cost(1)  # Rayleigh-Ritz leaves A X
 
     def shifted(self, block: Block) -> Block:
         """(A - sigma) V."""
@@ -382,3 +383,18 @@ class FoldedResidualBased(_Fold, ResidualBased):
         r = self.inverse(blocks.residuals(pairs.ax, pairs.mx, s + self.sigma))
         w = blocks.scale_columns(r, s) + self.shifted(r)
         return w - blocks.scale_columns(pairs.x, interval.place - s**2)
+
+
+def interior(
+    a: BlockFunction,
+    m: Operator | None,
+    inverse: ApproximateInverse | None,
+    solve: BlockFunction | None,
+    sigma: Array,
+) -> Transformation:
+    """C for the eigenvalues nearest to sigma; ``inverse`` is D, ``solve`` is (A - sigma M)^{-1}."""
+    if solve is not None:
+        return ShiftInverted(solve, m, sigma)
+    if m is None or inverse is None:
+        return Folded(a, sigma)
+    return FoldedResidualBased(a, inverse, jnp.zeros_like(sigma), m, sigma)
