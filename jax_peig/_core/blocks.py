@@ -183,6 +183,13 @@ def orthonormalizer(g: Array) -> tuple[Array, Array]:
     return scale.astype(dtype)[:, None] * u * inverse.astype(dtype)[None, :], negative
 
 
+def scaled_condition(q: Array, g: Array) -> Array:
+    """Condition number of the Gram matrix ``g`` of unit columns, from its `orthonormalizer`."""
+    scaled = q * jnp.sqrt(jnp.abs(jnp.diagonal(g)))[:, None].astype(q.dtype)
+    inverse = column_norms(scaled) ** 2
+    return jnp.where(jnp.all(inverse > 0), jnp.max(inverse), jnp.inf)
+
+
 def orthonormalize(block: Block, dual: Block, least: float = 0.0) -> tuple[Block, Block, Array]:
     """V Q and M V Q, orthonormal to some digits, and to rounding if it is done twice.
 

@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jax_peig._core import blocks
 from jax_peig._core.types import Array, Block, BlockFunction
 from jax_peig._eigensolvers import chebyshev_filter, warm_start
-from jax_peig._eigensolvers.chebyshev_filter import Filter
+from jax_peig._eigensolvers.chebyshev_filter import Bounds, Filter
 from jax_peig._eigensolvers.completeness import (
     CompletenessResult,
     check_completeness,
@@ -66,13 +66,6 @@ PATIENCE = 12
 CONDITION = 1000
 
 
-def block_width(n: int, k: int) -> int:
-    """The width of the block: k and the guard vectors, in equal panels of whole fours."""
-    wanted = k + min(max(6, k // 2), 16)
-    count = -(-wanted // chebyshev_filter.BLOCK.panel)
-    return min(n, count * 4 * -(-wanted // (4 * count)))
-
-
 @dataclasses.dataclass(frozen=True)
 class Chebyshev(IterativeMethod):
     """Chebyshev-filtered subspace iteration: many cheap matvecs, hardly an inner product.
@@ -99,7 +92,7 @@ class Chebyshev(IterativeMethod):
 
     def block_width(self, n: int, k: int) -> int:
         """The width of the block."""
-        return block_width(n, k)
+        return chebyshev_filter.block_width(n, k)
 
     def knows_spectrum(self, structure: Structure) -> bool:
         """Whether the solve leaves the interval that the derivative's semi-iteration needs."""
@@ -155,20 +148,13 @@ class Chebyshev(IterativeMethod):
         )
         return ritz.having_spent(matvecs, matvecs_M)
 
-    def bounds(self, task: Task) -> tuple["Bounds", Array | int, Array | int]:
+    def bounds(self, task: Task) -> tuple[Bounds, Array | int, Array | int]:
         """What the filter has to know, and the matvecs with A and M that it took."""
         if task.inputs.m is None or task.inputs.op_inv is not None:
             return Bounds(None, task.interval), 0, 0
         inverse = task.mass_inverse()
         matvecs_M = inverse.matvecs + (STEPS + 1) * (inverse.degree - 1)
         return Bounds(inverse, task.interval_with(inverse, STEPS)), STEPS, matvecs_M
-
-
-class Bounds(NamedTuple):
-    """What the filter has to know of the spectrum."""
-
-    inverse: ApproximateInverse | None  # D, of M; None without M
-    interval: tuple[Array, Array]  # that encloses the spectrum of sign A, or of sign D A
 
 
 def solve(
@@ -347,7 +333,7 @@ class _Iteration(NamedTuple):
         dual = multiply(self.mass, block)
         g = blocks.gram(block, dual)
         q, negative = blocks.orthonormalizer(g)
-        ill = _condition(q, g) > CONDITION
+        ill = blocks.scaled_condition(q, g) > CONDITION
         block, dual, q = jax.lax.cond(
             ill, self.whiten_again, lambda *given: given[:3], block, dual, q, state.step
         )
@@ -412,10 +398,3 @@ class _Iteration(NamedTuple):
                 state.history, state.step, relative[: rule.k], state.matvecs, rule.tol
             ),
         )
-
-
-def _condition(q: Array, g: Array) -> Array:
-    """Condition number of the scaled Gram matrix ``g``, from its orthonormalizer."""
-    scaled = q * jnp.sqrt(jnp.abs(jnp.diagonal(g)))[:, None].astype(q.dtype)
-    inverse = blocks.column_norms(scaled) ** 2
-    return jnp.where(jnp.all(inverse > 0), jnp.max(inverse), jnp.inf)

@@ -23,6 +23,7 @@ from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers.convergence import SAFETY, StoppingRule
 from jax_peig._eigensolvers.spectral_transformation import Ends, Interval, Pairs, Transformation
+from jax_peig._operators.mass_inverse import ApproximateInverse
 
 # Growth of p over the block that rounding allows: while nothing has converged, and at all. Powers
 # of 1/eps: 8e3 and 6e9 in float64, 54 and 2e4 in float32.
@@ -50,6 +51,20 @@ class Effort(NamedTuple):
 BLOCK = Effort(20, 200, 0.1)
 # A guess leaves few steps to go: narrow panels go no further than their own pairs need.
 GUESS = Effort(5, 320, 0.3)
+
+
+def block_width(n: int, k: int) -> int:
+    """The width of the block: k and the guard vectors, in equal panels of whole fours."""
+    wanted = k + min(max(6, k // 2), 16)
+    count = -(-wanted // BLOCK.panel)
+    return min(n, count * 4 * -(-wanted // (4 * count)))
+
+
+class Bounds(NamedTuple):
+    """What the filter has to know of the spectrum."""
+
+    inverse: ApproximateInverse | None  # D, of M; None without M
+    interval: tuple[Array, Array]  # that encloses the spectrum of sign A, or of sign D A
 
 
 class _Terms(NamedTuple):

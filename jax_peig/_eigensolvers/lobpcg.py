@@ -50,11 +50,7 @@ from jax_peig._eigensolvers.convergence import (
     relative_residuals,
 )
 from jax_peig._eigensolvers.iterative import IterativeMethod, Pencil, Task
-from jax_peig._eigensolvers.lobpcg_directions import (
-    Polynomial,
-    further,
-    orthonormal_directions,
-)
+from jax_peig._eigensolvers.lobpcg_directions import Polynomial, further, orthonormal_directions
 from jax_peig._eigensolvers.problem import Structure
 from jax_peig._operators.operator import Operator
 from jax_peig._operators.probe import SAFE_STEPS, STEPS
