@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
 from jax_peig._api.arguments import Arguments
-from jax_peig._api.keywords import EighOptions
+from jax_peig._api.keywords import EighOptions, check_known
 from jax_peig._api.solution import compiled
 from jax_peig._core import tolerances
 from jax_peig._core.monitor import Monitor
@@ -211,13 +211,7 @@ def pairs(
     TypeError
         For an unknown option; TypeError and ValueError as `partial_eigh`.
     """
-    known = EighOptions.__annotations__
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise TypeError(
-            f"{caller}: unknown option {unknown[0]!r}; expected options of partial_eigh: "
-            f"{', '.join(known)}."
-        )
+    check_known(caller, options, EighOptions, "partial_eigh")
     call = prepare(Arguments(caller, A, M, k, **options), rule, postprocess)
 
     def run(rule: Rule, inputs: Inputs) -> PartialEigh:

@@ -37,6 +37,20 @@ class EighOptions(SVDOptions, total=False):
     OPinv: OperatorLike
 
 
+def check_known(caller: str, options: SVDOptions, allowed: type, whose: str) -> None:
+    """Raise TypeError for an option that is not ``allowed``, a TypedDict of the function ``whose``.
+
+    Unpack is for type checkers: at run time any keyword comes through.
+    """
+    known = allowed.__annotations__
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(
+            f"{caller}: unknown option {unknown[0]!r}; expected options of {whose}: "
+            f"{', '.join(known)}."
+        )
+
+
 def passes_on(options: type, like: Callable) -> Callable[[F], F]:
     """Show the keyword arguments ``options``, of the function ``like``, in a signature.
 

@@ -84,7 +84,7 @@ class IterativeMethod(Method):
         return Found(ritz, task.probe_a, task.probe_m, helpers_definite)
 
     def prepared(self, problem: Problem, inputs: Inputs) -> tuple["Task", Array]:
-        """Draw the random start, probe A, M and their helpers; whether the helpers are definite."""
+        """Draw the random start and probe the operators; tell whether the helpers are definite."""
         n, k = inputs.a.n, problem.k
         keys = jax.random.split(inputs.key)
         drawn = blocks.random_block(keys[0], n, 2 + self.block_width(n, k), problem.dtype)
@@ -116,12 +116,12 @@ class Task(NamedTuple):
 
     @property
     def interval(self) -> tuple[Array, Array]:
-        """That of the spectrum of sign A, by the probe."""
+        """The interval that encloses the spectrum of sign A, by the probe."""
         low, high = self.probe_a.interval
         return (low, high) if self.rule.sign > 0 else (-high, -low)
 
     def interval_with(self, inverse: ApproximateInverse, steps: int) -> tuple[Array, Array]:
-        """That of the spectrum of sign D A, by ``steps`` matvecs."""
+        """The interval that encloses the spectrum of sign D A, by ``steps`` matvecs."""
 
         def product(block: Block, /) -> Block:
             return self.rule.sign * self.inputs.a(block)
@@ -129,7 +129,7 @@ class Task(NamedTuple):
         return spectral_interval(product, inverse.__call__, self.lanczos_start, steps)
 
     def mass_inverse(self) -> ApproximateInverse:
-        """The approximate inverse of M: the caller's, of a diagonal, or made of matvecs with M."""
+        """The approximate inverse of M: the caller's, a diagonal one, or one made of matvecs."""
         m = self.inputs.m
         assert m is not None
         if self.inputs.m_solve is not None:

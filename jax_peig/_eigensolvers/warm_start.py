@@ -33,7 +33,7 @@ def filled_up(guess: Block, random: Block, width: int) -> Block:
 
 
 def after(before: Ritz, ritz: Ritz) -> Ritz:
-    """``ritz`` with the account of the run ``before`` it added to its own."""
+    """``ritz``, with the steps, matvecs and history of the run ``before`` added to its own."""
     history = ritz.history
     if history is not None and before.history is not None and history.shape[0]:
         # One after the other; the last rows are lost where there is no room.

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_peig._api.eigh import pairs, partial_eigh
-from jax_peig._api.keywords import EighOptions, SVDOptions, passes_on
+from jax_peig._api.keywords import EighOptions, SVDOptions, check_known, passes_on
 from jax_peig._api.matrix_function import without_derivative
 from jax_peig._core import blocks
 from jax_peig._core.checks import check_positive, integer
@@ -198,14 +198,8 @@ def _complete(half: Block, zero: Array, key: Array) -> Block:
 
 
 def _absolute(options: SVDOptions, name: str) -> float | None:
-    """The caller's degeneracy_tol; raise TypeError for an option that is not allowed."""
-    known = SVDOptions.__annotations__
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise TypeError(
-            f"{name}: unknown option {unknown[0]!r}; expected options of partial_svd: "
-            f"{', '.join(known)}."
-        )
+    """The caller's degeneracy_tol, once the options are known to be allowed ones."""
+    check_known(name, options, SVDOptions, "partial_svd")
     tol = options.get("degeneracy_tol")
     check_positive(f"{name}: degeneracy_tol", tol, float, zero=True)
     return None if tol is None else float(tol)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_peig import Derivative, partial_eigh, project_gauge
+from jax_peig import Derivative, eigenspace, partial_eigh, project_gauge
 from tests.support import gauge_free as gf
 
 N = 12
@@ -190,6 +190,20 @@ def test_cut_cluster(method):
         gradient(first_density, k=3, method=method)(),
         rtol=1e-8,
     )
+
+
+def test_the_norm_of_a_cut_vector_does_not_move():
+    """It is one whichever vectors of the cluster k keeps: the one cotangent that is no fault."""
+    a, _, _ = problem()
+    for space in (partial_eigh, eigenspace):
+
+        def norms(a, space=space):
+            return jnp.sum(space(a, k=2)[1] ** 2)
+
+        assert bool(space(a, k=2).info.cut)
+        # X^H Xb is symmetric to rounding, and is divided by distances of one or more.
+        atol = 100 * np.finfo(float).eps * np.max(LAM)
+        np.testing.assert_allclose(jax.grad(norms)(a), 0, atol=atol)
 
 
 def test_cut_cluster_second_order_is_nan():
