@@ -54,6 +54,13 @@ def weyl_bounds(w: ArrayLike, error: ArrayLike | float) -> Interval:
     ValueError
         Where their shapes do not match.
 
+    Differentiability
+    -----------------
+    * In: w and ``error``.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any; it is linear.
+    * Refused: never.
+
     References
     ----------
     H. Weyl, Math. Ann. 71 (1912); Strang, lecture 16 of 18.065; Horn and Johnson, Matrix Analysis
@@ -102,6 +109,13 @@ def interlacing(w: ArrayLike, rank: int = 1, *, positive: bool = True) -> Interv
         Where w is not real and floating, or ``rank`` or ``positive`` of another type.
     ValueError
         Where ``rank`` is negative.
+
+    Differentiability
+    -----------------
+    * In: w.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any; it is linear. The derivative of an infinite bound is zero.
+    * Refused: never.
 
     Notes
     -----
@@ -176,6 +190,13 @@ def kato_temple(w: ArrayLike, residual: ArrayLike, gap: ArrayLike) -> Array:
         Where an argument is not real and floating.
     ValueError
         Where their shapes do not match.
+
+    Differentiability
+    -----------------
+    * In: ``residual`` and ``gap``. The derivative in w is zero.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any, but for the kink at residual = gap, where ``jnp.minimum`` decides.
+    * Refused: never.
 
     Notes
     -----

@@ -1,17 +1,15 @@
 """What may be given as A, M or a preconditioner, and the two forms that this module makes.
 
-=============================================  ==================================================
-given                                          multiplied as
-=============================================  ==================================================
-array (n, n)                                   ``A @ V``; its Hermitian part is taken
-array (n,)                                     a diagonal matrix, given by its diagonal
-`from_scipy` of a SciPy sparse matrix          ``A @ V``; the entries can be differentiated
-SciPy sparse matrix                            the same, with constant entries
-BCOO, or another object with ``@``             ``A @ V`` with a block V (n, b)
-object with ``.mv`` (lineax)                   ``A.mv(v)`` with one vector (n,), by ``jax.vmap``
-function, or pytree callable, of one vector    ``A(v)``, by ``jax.vmap``
-`BlockProduct` of a function                   ``A(V)``, in one pass over the block
-=============================================  ==================================================
+| given                                       | multiplied as                                     |
+| ------------------------------------------- | ------------------------------------------------- |
+| array (n, n)                                | ``A @ V``; its Hermitian part is taken            |
+| array (n,)                                  | a diagonal matrix, given by its diagonal          |
+| `from_scipy` of a SciPy sparse matrix       | ``A @ V``; the entries can be differentiated      |
+| SciPy sparse matrix                         | the same, with constant entries                   |
+| BCOO, or another object with ``@``          | ``A @ V`` with a block V (n, b)                   |
+| object with ``.mv`` (lineax)                | ``A.mv(v)`` with one vector (n,), by ``jax.vmap`` |
+| function, or pytree callable, of one vector | ``A(v)``, by ``jax.vmap``                         |
+| `BlockProduct` of a function                | ``A(V)``, in one pass over the block              |
 
 A function may close over anything, traced values included. It is new to the compiler at every call.
 In a loop outside ``jit``, give an array or a pytree callable, such as ``jax.tree_util.Partial``:

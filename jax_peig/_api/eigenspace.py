@@ -50,6 +50,16 @@ def eigenspace(
     TypeError, ValueError
         As `partial_eigh`; for unknown options.
 
+    Differentiability
+    -----------------
+    * In: all that A and M hold or close over, as in `partial_eigh`.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: the first and the second, whatever repeats among the k; the third of polynomials in R,
+      not by reverse mode three times over (NaN).
+    * Refused: NaN for a loss that a rotation of the space changes, for one that uses X where k cuts
+      a cluster, for a second derivative at such a cut, and where the pairs or the linear systems
+      did not converge.
+
     Notes
     -----
     With G = herm(X^H A' X) - (R M'_s + M'_s R)/2 and M'_s = herm(X^H M' X) (eqs 2.3-2.6 of Kasim,

@@ -135,6 +135,17 @@ def partial_eigh(
     TypeError, ValueError
         For bad arguments, before anything is computed.
 
+    Differentiability
+    -----------------
+    * In: all that A and M hold or close over. The derivatives in the other arguments are zero.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any. The third at a cluster is NaN by reverse mode three times over; it is right with
+      forward mode for one of the three.
+    * Refused: NaN for a loss that depends on the basis of a cluster or on a phase, that weighs the
+      eigenvalues of a cluster differently and uses its vectors, or that uses vectors of a cluster
+      that k cuts; for second derivatives of eigenvalues that a perturbation splits; and where the
+      pairs or the linear systems did not converge. `Derivative` has the alternatives.
+
     Notes
     -----
     *Derivatives* follow M. F. Kasim, arXiv:2011.04366, eqs 2.3-2.12, corrected. The eigensolver

@@ -63,6 +63,13 @@ def hermitian_function(h: Scalar, R: ArrayLike) -> Array:
     ValueError
         Where R is not square.
 
+    Differentiability
+    -----------------
+    * In: R, and what h closes over.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: in R the first and the second; in what h closes over any.
+    * Refused: NaN from the third in R on, and where h itself has no derivative.
+
     Notes
     -----
     The derivatives are those of the Daleckii-Krein formula with its limits. A divided difference

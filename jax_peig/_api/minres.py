@@ -121,6 +121,14 @@ def minres(
     TypeError, ValueError
         If the arguments do not fit together.
 
+    Differentiability
+    -----------------
+    * In: b, and all that A holds or closes over. The derivatives in x0 and M are zero.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any.
+    * Refused: never. A derivative has the accuracy of ``tol``, and its own solves leave no account.
+      Of a singular A only the part in its range has a meaning.
+
     Notes
     -----
     C. C. Paige and M. A. Saunders, SIAM J. Numer. Anal. 12 (1975), 617-629. A step takes one

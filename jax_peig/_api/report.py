@@ -142,31 +142,31 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
 
     Raises
     ------
-    ValueError
-        If f makes no call of `partial_eigh`, or makes one inside a transformation.
-    TypeError
-        If its value is not a real scalar.
+    ValueError, TypeError
+        If f makes no call of `partial_eigh`, or one inside a transformation, or is no real scalar.
+
+    Differentiability
+    -----------------
+    * In: nothing. It computes the gradient of f itself, on the host.
+    * Modes: none.
+    * Orders: none.
+    * Refused: with ValueError inside a transformation, and where f calls `partial_eigh` in one.
 
     Notes
     -----
-    It is a tool for the host: f runs outside ``jit``. It costs about three gradients, and one more
-    eigensolve for each call. The estimate is of first order: it is right within a small factor if
-    the error is small. The eigenvectors' error is dX = -S(R), with R their residuals and S the
-    solve of the reverse rule (Kasim, arXiv:2011.04366, eqs 2.11, 2.12); X + dX takes the place of
-    X.
-    If eigenpairs or systems did not converge, or the gradient is ill-posed, the verdict says so,
-    and there is no estimate.
+    It costs about three gradients, and one more eigensolve for each call. The estimate is of first
+    order: it is right within a small factor if the error is small. The eigenvectors' error is
+    dX = -S(R), with R their residuals and S the solve of the reverse rule (Kasim, arXiv:2011.04366,
+    eqs 2.11, 2.12); X + dX takes the place of X. If eigenpairs or systems did not converge, or the
+    gradient is ill-posed, the verdict says so, and there is no estimate.
 
     Examples
     --------
-    >>> import jax, jax.numpy as jnp
+    >>> import jax.numpy as jnp
     >>> from jax_peig import derivative_report, partial_eigh
-    >>> def share(springs):
-    ...     def stiffness(u):
-    ...         return -jnp.diff(springs * jnp.diff(u, prepend=0.0, append=0.0))
-    ...     X = partial_eigh(stiffness, k=2, n=40).eigenvectors
-    ...     return jnp.sum(X[:20] ** 4)
-    >>> report = derivative_report(share, jnp.linspace(1.0, 2.0, 41))
+    >>> def share(levels):
+    ...     return jnp.sum(partial_eigh(jnp.diag(levels) + 0.1, k=2).eigenvectors[:20] ** 4)
+    >>> report = derivative_report(share, jnp.linspace(1.0, 2.0, 40))
     >>> report.verdict
     'The gradient is well-posed.'
     >>> report.error < 1e-9

@@ -50,6 +50,15 @@ def spectral_sum(
     TypeError, ValueError
         As `eigenspace` and `hermitian_function`.
 
+    Differentiability
+    -----------------
+    * In: all that A, M and h hold or close over.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: in A and M the first and the second; in what h closes over any.
+    * Refused: NaN for the second derivative where k cuts a cluster (the first is one generalised
+      gradient there), from the third in A and M on, where h has no derivative, and where the pairs
+      did not converge.
+
     Notes
     -----
     The gradient is X h'(R) X^H (Daleckii-Krein; Kasim, arXiv:2011.04366, eq. 2.3) and solves no
@@ -90,6 +99,14 @@ def density(h: Scalar, space: Eigenspace) -> Array:
     ------
     TypeError
         Where ``space`` is no `Eigenspace`, and as `hermitian_function`.
+
+    Differentiability
+    -----------------
+    * In: ``space``, and so in A and M; what h closes over.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: in ``space`` the first and the second; in what h closes over any.
+    * Refused: NaN where k cuts a cluster, from the third in ``space`` on, where h has no
+      derivative, and where the pairs or the linear systems did not converge.
 
     Notes
     -----
@@ -138,6 +155,14 @@ def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike) -> Array:
     TypeError, ValueError
         Where ``space`` is no `Eigenspace`, or b is no floating array with n rows.
 
+    Differentiability
+    -----------------
+    * In: ``space``, and so in A and M; b; what h closes over.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: in ``space`` the first and the second; in b and in what h closes over any.
+    * Refused: NaN where k cuts a cluster, from the third in ``space`` on, where h has no
+      derivative, and where the pairs or the linear systems did not converge.
+
     Notes
     -----
     The cost is that of `hermitian_function` and 2 n k operations a column. A gradient solves k
@@ -176,6 +201,14 @@ def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
     ------
     TypeError, ValueError
         Where ``space`` is no `Eigenspace`, or b is no floating array with n rows.
+
+    Differentiability
+    -----------------
+    * In: ``space``, and so in A and M; b.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: those of `eigenspace`; in b any.
+    * Refused: NaN where k cuts a cluster, and where the pairs or the linear systems did not
+      converge.
 
     Notes
     -----

@@ -164,6 +164,13 @@ def project_gauge(result: PartialEigh, cotangent: Array) -> Array:
     ValueError
         If the shapes do not match.
 
+    Differentiability
+    -----------------
+    * In: ``cotangent``, in which it is linear, and the eigenvectors of ``result``.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any.
+    * Refused: never; the eigenvectors have their own terms, those of `partial_eigh`.
+
     Examples
     --------
     A loss of the raw vectors has no gradient at a double eigenvalue; its invariant part has one.

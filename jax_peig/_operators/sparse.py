@@ -230,6 +230,14 @@ def from_scipy(S: Any) -> SparseOperator:
     ValueError
         Where S has not two dimensions, or more than 2^31 - 1 places to store.
 
+    Differentiability
+    -----------------
+    * In: nothing: S is made on the host. The entries of its product are differentiable by
+      ``A.with_values(values)``, and x in ``A @ x``.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any.
+    * Refused: never.
+
     Notes
     -----
     *Cost.* The matrix is arranged on the host, in the time of some hundred products with a vector:

@@ -97,6 +97,14 @@ def ky_fan_norm(
     TypeError, ValueError
         As `partial_svd`.
 
+    Differentiability
+    -----------------
+    * In: all that A holds or closes over.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any, as in `partial_eigh`; at a kink the first, which is one subgradient.
+    * Refused: NaN for the second derivative at a kink, and where the singular values did not
+      converge.
+
     Notes
     -----
     The gradient is U V^H of the k triplets, from s' = Re(u^H A' v), and solves no linear system.
@@ -151,6 +159,14 @@ def nuclear_norm(
     ------
     TypeError, ValueError
         As `partial_svd`.
+
+    Differentiability
+    -----------------
+    * In: ``norm`` in all that A holds or closes over. The derivative of ``left_out`` is zero.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any, as in `partial_eigh`; at a kink the first, which is one subgradient.
+    * Refused: NaN for the second derivative at a kink, and where the singular values did not
+      converge.
 
     Notes
     -----
@@ -229,6 +245,15 @@ def singular_value_threshold(
     TypeError, ValueError
         As `partial_svd`; for a t that is no real scalar, or a negative number. A traced negative t
         makes X NaN.
+
+    Differentiability
+    -----------------
+    * In: all that A holds or closes over, and t.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: the first and the second.
+    * Refused: NaN where k is too small or t negative, where the triplets or the linear systems did
+      not converge, for second derivatives where k cuts a cluster below t, and from the third in A
+      on. At t = 0 see the notes.
 
     Notes
     -----

@@ -65,6 +65,16 @@ def partial_svd(
     TypeError, ValueError
         For bad arguments and unknown options, before anything is computed.
 
+    Differentiability
+    -----------------
+    * In: all that A holds or closes over.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any, as in `partial_eigh`.
+    * Refused: NaN for a zero singular value and its vectors, for one vector of a repeated singular
+      value, for U or Vh without their common phase, for weights that vary inside a cluster whose
+      vectors are used, for vectors of a cluster that k cuts, and where the triplets or the linear
+      systems did not converge.
+
     Notes
     -----
     The k largest eigenpairs of [[0, A], [A^H, 0]] are s_i and [u_i; v_i]/sqrt(2). No singular value

@@ -1,14 +1,13 @@
 """Preconditioners for `partial_eigh`, approximate inverses T of A - sigma M, one file a family.
 
-==================  =====================================  =======================================
-`jacobi`            1 / |d - sigma|                        the diagonal varies by orders of
-                                                           magnitude, or is nearly all of A
-`block_jacobi`      inverses of the diagonal blocks        strong coupling in groups of unknowns
-`polynomial`        a polynomial in A                      only products with A; uniform meshes
-`fourier`           FFT, division by a symbol, inverse     periodic grids
-`laplacian_symbol`  |k|^2, the symbol of -Laplace          for `fourier` and `jacobi`
-`teter`             the symbol of Teter, Payne and Allan   for `fourier` and `jacobi`
-==================  =====================================  =======================================
+| make               | what it is                      | when                                   |
+| ------------------ | ------------------------------- | -------------------------------------- |
+| `jacobi`           | 1 / abs(d - sigma)              | a diagonal that varies or is most of A |
+| `block_jacobi`     | inverses of the diagonal blocks | strong coupling in groups of unknowns  |
+| `polynomial`       | a polynomial in A               | only products with A; uniform meshes   |
+| `fourier`          | division by a symbol, by FFT    | periodic grids                         |
+| `laplacian_symbol` | the symbol of -Laplace          | for `fourier` and `jacobi`             |
+| `teter`            | Teter, Payne and Allan's symbol | for `fourier` and `jacobi`             |
 
 Each is Hermitian positive definite, as LOBPCG and conjugate gradients need. Where this takes a
 safeguard, the docstring says which. Each is a pytree of arrays: ``T @ v`` and ``T(v)`` apply it to

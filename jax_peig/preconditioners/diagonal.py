@@ -37,6 +37,13 @@ def jacobi(diagonal: ArrayLike, shift: Any = 0.0) -> Preconditioner:
     Preconditioner
         It costs n multiplications a vector.
 
+    Differentiability
+    -----------------
+    * In: ``diagonal`` and ``shift``, by ``T @ v``. `partial_eigh` takes T as a constant.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any.
+    * Refused: never.
+
     Notes
     -----
     It is positive definite for every diagonal. |d - sigma| is at least 100 eps of its largest
@@ -82,6 +89,13 @@ def block_jacobi(blocks: Any, size: int | None = None) -> Preconditioner:
     Preconditioner
         It costs 2 n s operations a vector and n s numbers, and is made in O(n s^2) operations.
         Complex blocks serve complex vectors only.
+
+    Differentiability
+    -----------------
+    * In: nothing: T is a constant, and ``T @ v`` is linear in v.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any, in v.
+    * Refused: never.
 
     Notes
     -----

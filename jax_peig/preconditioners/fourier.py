@@ -38,6 +38,13 @@ def fourier(symbol: ArrayLike, offset: Any = 0.0) -> Preconditioner:
         It costs two FFTs a vector. Real vectors stay real: where the symbol is not even,
         s(k) = s(-k), the real part of the result is taken, which is positive definite too.
 
+    Differentiability
+    -----------------
+    * In: ``symbol`` and ``offset``, by ``T @ v``. `partial_eigh` takes T as a constant.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any.
+    * Refused: never.
+
     Notes
     -----
     For -Laplace + V the number of steps grows with the range of V, and not as the grid is refined.
@@ -97,6 +104,13 @@ def laplacian_symbol(
     (N1, ..., Nd)
         It is zero at k = 0 and positive elsewhere, in the order of ``jnp.fft.fftfreq``.
 
+    Differentiability
+    -----------------
+    * In: nothing: it is made on the host, of concrete numbers.
+    * Modes: none.
+    * Orders: none.
+    * Refused: a traced ``spacing``, by an error of JAX.
+
     Examples
     --------
     >>> from jax_peig.preconditioners import laplacian_symbol
@@ -137,6 +151,13 @@ def teter(kinetic: ArrayLike, reference: Any) -> Array:
     As kinetic
         For ``fourier(teter(...))`` where vectors hold values on the grid, for
         ``jacobi(teter(...))`` where they hold coefficients.
+
+    Differentiability
+    -----------------
+    * In: ``kinetic`` and ``reference``.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any.
+    * Refused: never.
 
     Notes
     -----

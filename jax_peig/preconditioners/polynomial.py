@@ -41,6 +41,14 @@ def polynomial(
         none is given, with an interval that follows the iteration. This one is for "davidson", for
         the derivative's CG, and for a cheaper operator near A.
 
+    Differentiability
+    -----------------
+    * In: ``lower``, ``upper``, ``shift``, and all that A holds or closes over, by ``T @ v``.
+      `partial_eigh` takes T as a constant.
+    * Modes: forward and reverse, nested in any order.
+    * Orders: any.
+    * Refused: never.
+
     Notes
     -----
     Let t be an eigenvalue of A - sigma, a = lower - sigma, b = upper - sigma, c = (b + a) / 2,

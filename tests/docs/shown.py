@@ -18,6 +18,22 @@ PUBLIC = [
     for name, thing in vars(jax_peig).items()
     if not (name.startswith("_") or inspect.ismodule(thing))
 ]
+PUBLIC_MODULES = [jax_peig, jax_peig.operators, jax_peig.preconditioners, jax_peig.bounds]
+
+
+def sections(text):
+    """A NumPy-style docstring's sections, name to body; "" is what comes before the first."""
+    parts = re.split(r"^(\w[\w ]*)\n-{3,}\n", inspect.cleandoc(text), flags=re.MULTILINE)
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def public_functions():
+    """(module, name, function) of each function of the public modules, once."""
+    for module in PUBLIC_MODULES:
+        for name, thing in vars(module).items():
+            made_here = inspect.isfunction(thing) and not name.startswith("_")
+            if made_here and len(sections(thing.__doc__ or "")) > 1:
+                yield module, name, thing
 
 
 @functools.cache

@@ -11,7 +11,8 @@ import re
 import pytest
 
 import jax_peig
-from tests.docs.shown import PUBLIC
+from tests.docs.shown import PUBLIC, public_functions, sections
+from tests.docs.site.contract import terms
 
 MODULES = [
     "jax_peig",
@@ -49,12 +50,6 @@ def test_every_module_says_what_it_is_for(name):
     assert importlib.import_module(name).__doc__
 
 
-def sections(text):
-    """A NumPy-style docstring's sections, name to body; "" is what comes before the first."""
-    parts = re.split(r"^(\w[\w ]*)\n-{3,}\n", inspect.cleandoc(text), flags=re.MULTILINE)
-    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
-
-
 def described(body):
     """The names that a section of parameters or attributes describes."""
     heads = re.findall(r"^\*{0,2}(\w[\w, ]*?)(?: :.*)?$", body, re.MULTILINE)
@@ -87,6 +82,20 @@ def check_class(name):
         documented = inspect.isfunction(member) or isinstance(member, property)
         if documented and not attribute.startswith(("_", "tree_")):
             assert inspect.getdoc(member), f"{name}.{attribute}"
+
+
+@pytest.mark.parametrize(
+    "function", [pytest.param(f, id=name) for _, name, f in public_functions()]
+)
+def test_every_public_function_says_what_is_differentiable(function):
+    for entry, text in terms(function.__doc__).items():
+        assert text.endswith((".", ")")), entry
+
+
+@pytest.mark.parametrize("text", ["", "x\n\nDifferentiability\n---------\n* In: x.\n"])
+def test_an_entry_that_is_missing_is_noticed(text):
+    with pytest.raises(ValueError, match="expected"):
+        terms(text)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
