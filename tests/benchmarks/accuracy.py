@@ -1,7 +1,7 @@
 """Gradients of drawn problems: is `derivative_report` right about them, and is any refused wrongly?
 
     python -m tests.benchmarks.accuracy [estimates] [alarms] [--draws N] [--method METHOD]
-                                        [--save FILE.json]
+                                        [--save FILE.json | --keep]
 
 Dense matrices (n = 60, k = 6), real and complex, with distinct eigenvalues and with clusters inside
 the wanted set, of exact and of near repetition, are given by their products. The loss is rough,
@@ -33,7 +33,7 @@ from jax.tree_util import Partial
 
 from tests.support import spectra
 
-from . import report
+from . import page, report
 
 N, K = 60, 6
 METHODS = ("chebyshev", "lobpcg", "davidson")
@@ -48,19 +48,28 @@ SEPARATIONS = (0.0, 1e-14, 1e-12, 1e-10, 1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 ROUNDING = 1e-11
 QUANTILES = (0, 5, 50, 95, 100)
 WIDTHS = [10, 10, 9, 9, 7, 9, 46]
+_SHARES = ", ".join(f"{share} %" for share in QUANTILES)
+HEADINGS = {
+    "estimates": [
+        "method", "dtype", "tol", "problems", "seen", "within 3", f"estimate / error: {_SHARES}",
+    ],
+    "alarms": [
+        "method", "dtype", "tol", "problems", "refused", "given", f"gradient error: {_SHARES}",
+    ],
+}  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns 1 when a well-posed gradient was refused."""
     options = _parse(arguments)
-    results: dict[str, Any] = {"machine": report.begin(), "rows": []}
+    results = report.begin(options) | {"draws": options.draws, "rows": []}
     for study in options.studies or STUDIES:
-        run, headings = {"estimates": (estimates, ESTIMATED), "alarms": (alarms, ALARMED)}[study]
-        print(f"\n{report.cells(headings, WIDTHS)}")
+        print(f"\n{report.cells(HEADINGS[study], WIDTHS)}")
+        run = {"estimates": estimates, "alarms": alarms}[study]
         for row in run(options.draws, options.method or METHODS, *options.cases.get(study, ())):
             results["rows"].append({"study": study} | row)
-            print(_line(row), flush=True)
-    report.save(results, options.save)
+            print(report.cells(_cells(row), WIDTHS), flush=True)
+    page.finish(results, options)
     return int(sum(row.get("refused", 0) for row in results["rows"]) > 0)
 
 
@@ -119,8 +128,6 @@ def _relative_error(gradient: np.ndarray, exact: np.ndarray) -> float:
 
 # -- the studies -----------------------------------------------------------------------------------
 
-ESTIMATED = ["method", "", "tol", "problems", "seen", "within 3", "estimate / error"]
-
 
 def estimates(draws: int, methods: Any, tolerances: Any = TOLERANCES) -> Iterator[dict[str, Any]]:
     """``draws`` problems for each method, shared out over the tolerances, and a row for all."""
@@ -148,17 +155,13 @@ def _estimated(method: str, tol: str, pairs: list[tuple[float, float]]) -> dict[
     ratio = estimate[seen] / error[seen]
     return {
         "method": method,
-        "dtype": "",
+        "dtype": "complex128",
         "tol": tol,
         "problems": len(pairs),
         "seen": int(seen.sum()),
         "count": int(np.sum((ratio <= 3) & (ratio >= 1 / 3))),
         "quantiles": np.quantile(ratio, np.array(QUANTILES) / 100).tolist() if ratio.size else [],
-        "errors": error.tolist(),
     }
-
-
-ALARMED = ["method", "dtype", "tol", "problems", "refused", "given", "gradient error, quantiles"]
 
 
 def alarms(draws: int, methods: Any, cases: Any = ALARMS) -> Iterator[dict[str, Any]]:
@@ -187,11 +190,23 @@ def alarms(draws: int, methods: Any, cases: Any = ALARMS) -> Iterator[dict[str, 
             }
 
 
-def _line(row: dict[str, Any]) -> str:
+# -- the tables ------------------------------------------------------------------------------------
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The tables for the page, one for each study that ran."""
+    tables = []
+    for study in STUDIES:
+        if rows := [row for row in results["rows"] if row["study"] == study]:
+            tables.append(report.markdown(HEADINGS[study], map(_cells, rows)))
+    return "\n\n".join(tables)
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
     middle = row["seen"] if "seen" in row else row["refused"]
-    texts = [row["method"], row["dtype"], row["tol"], *map(str, (row["problems"], middle))]
-    quantiles = " ".join(f"{q:.3g}" for q in row["quantiles"])
-    return report.cells([*texts, str(row["count"]), quantiles], WIDTHS)
+    quantiles = " ".join(f"{q:.2g}" for q in row["quantiles"])
+    numbers = map(str, (row["problems"], middle, row["count"]))
+    return [row["method"], row["dtype"], row["tol"], *numbers, quantiles]
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -1,6 +1,7 @@
 """Error bounds and estimates of `partial_eigh` against spectra known to more than its rounding.
 
-    python -m tests.benchmarks.bounds [--draws N] [--method METHOD] [--single] [--save FILE.json]
+    python -m tests.benchmarks.bounds [--draws N] [--method METHOD] [--single]
+                                      [--save FILE.json | --keep]
 
 Small dense pencils (n = 60, k = 6; M = I, and M of condition 10 and 1000) with random spectra,
 distinct and with clusters, exact and nearly so, are solved under ``vmap`` to tolerances from 1e-2
@@ -30,7 +31,7 @@ import scipy.linalg
 
 from tests.support import spectra
 
-from . import report
+from . import page, report
 from .base import cluster_labels
 
 N, K = 60, 6
@@ -93,7 +94,7 @@ class Finding:
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns 1 when a bound was violated."""
     options = _parse(arguments)
-    results: dict[str, Any] = {"machine": report.begin(), "rows": []}
+    results = report.begin(options) | {"draws": options.draws, "rows": []}
     dtype = np.float32 if options.single else np.float64
     print(report.cells(HEADINGS, WIDTHS))
     found = []
@@ -102,11 +103,12 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         found.append(finding)
         results["rows"].append(describe([finding]))
-        print(_line(results["rows"][-1]), flush=True)
+        print(report.cells(_cells(results["rows"][-1]), WIDTHS), flush=True)
+    results["groups"] = grouped(found)
     results["total"] = describe(found)
-    print(_line(results["total"]))
+    print(report.cells(_cells(results["total"]), WIDTHS))
     print(f"{options.draws * len(found)} problems")
-    report.save(results, options.save)
+    page.finish(results, options)
     return int(results["total"]["violations"] > 0)
 
 
@@ -257,12 +259,10 @@ def exact_spectrum(A: np.ndarray, M: np.ndarray | None) -> tuple[np.ndarray, flo
 
 def describe(findings: list[Finding]) -> dict[str, Any]:
     """Violations and quantiles of findings taken together, for JSON."""
-    first, single = findings[0], len(findings) == 1
     shown: dict[str, Any] = {
-        "method": first.method if single else "all",
-        "condition": first.condition if single else None,
-        "tol": first.tol if single else None,
-        "max_steps": first.max_steps if single else None,
+        name: _common(findings, name) for name in ("method", "condition", "tol", "max_steps")
+    }
+    shown |= {
         "pairs": sum(f.error.size for f in findings),
         "converged": sum(f.converged for f in findings),
         "violations": int(sum(f.violated.sum() for f in findings)),
@@ -276,23 +276,41 @@ def describe(findings: list[Finding]) -> dict[str, Any]:
     return shown
 
 
-def _line(row: dict[str, Any]) -> str:
+def grouped(findings: list[Finding]) -> list[dict[str, Any]]:
+    """`describe` of all stops of each method and M together."""
+    groups: dict[Any, list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault((finding.method, finding.condition), []).append(finding)
+    return [describe(group) for group in groups.values()]
+
+
+def _common(findings: list[Finding], name: str) -> Any:
+    values = {getattr(finding, name) for finding in findings}
+    return values.pop() if len(values) == 1 else "all"
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table for the page: a row for each method and M, and one for all."""
+    return report.markdown(HEADINGS, map(_cells, [*results["groups"], results["total"]]))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
     texts = [
         row["method"],
-        ""
-        if row["method"] == "all"
-        else "I"
-        if row["condition"] is None
-        else f"{row['condition']:g}",
-        "" if row["tol"] is None else f"{row['tol']:g}",
+        "I" if row["condition"] is None else _short(row["condition"]),
+        _short(row["tol"]),
         "" if row["max_steps"] is None else str(row["max_steps"]),
         *(str(row[name]) for name in ("pairs", "converged")),
         str(row["violations"]) + ("!" if row["violations"] else ""),
     ]
     for name in ("estimate", "bound"):
         found = row[f"{name}_over_error"]
-        texts.append("-" if found is None else " ".join(f"{q:.3g}" for q in found))
-    return report.cells(texts, WIDTHS)
+        texts.append("-" if found is None else " ".join(f"{q:.2g}" for q in found))
+    return texts
+
+
+def _short(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

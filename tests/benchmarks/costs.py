@@ -1,7 +1,7 @@
 """What derivatives cost beside the forward solve: time, products, compilation, memory.
 
     python -m tests.benchmarks.costs [P1 P2 P3 P4] [--method METHOD] [--size small|full|NUMBER]
-                                     [--repeat N] [--save FILE.json]
+                                     [--repeat N] [--save FILE.json | --keep]
 
 For the rough loss L2 of a problem:
 
@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import report
+from . import page, report
 from .base import Problem
 from .ours import JaxPeig
 from .problems import make
@@ -35,25 +35,25 @@ from .timing import compile_ahead, measure
 
 NAMES = ("P1", "P2", "P3", "P4")
 TOL = 1e-8
-WIDTHS = [4, 10, 10, 7, 7, 9, 7, 7, 8, 7, 7, 9]
+WIDTHS = [7, 10, 10, 7, 7, 9, 7, 7, 8, 7, 7, 9]
 HEADINGS = [
-    "", "method", "value ms", "grad x", "hvp x", "compile s", "grad", "hvp", "blocks", "grad",
-    "beyond", "asymmetry",
+    "problem", "method", "value ms", "grad x", "hvp x", "compile s", "grad s", "hvp s", "blocks",
+    "grad", "beyond", "asymmetry",
 ]  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns 1 when a derivative is not finite."""
     options = _parse(arguments)
-    results: dict[str, Any] = {"machine": report.begin(), "rows": []}
+    results = report.begin(options) | {"size": options.size, "rows": []}
     print(report.cells(HEADINGS, WIDTHS))
     for name in options.problems or NAMES:
         problem = make(name, options.size)
         for method in options.method or ["auto"]:
             row = {"problem": name, "method": method} | costs(problem, method, options.repeat)
             results["rows"].append(row)
-            print(_line(row), flush=True)
-    report.save(results, options.save)
+            print(report.cells(_cells(row), WIDTHS), flush=True)
+    page.finish(results, options)
     return int(not all(np.isfinite(row["asymmetry"]) for row in results["rows"]))
 
 
@@ -99,15 +99,20 @@ def _direction(seed: int, problem: Problem) -> Any:
     return jnp.asarray(drawn if problem.potential else drawn + np.swapaxes(drawn, -1, -2))
 
 
-def _line(row: dict[str, Any]) -> str:
+def markdown(results: dict[str, Any]) -> str:
+    """The table for the page."""
+    return report.markdown(HEADINGS, map(_cells, results["rows"]))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
     forward = row["forward"]
     time = report.milliseconds({"seconds": forward, "noisy": row["forward_noisy"]})
     texts = [row["problem"], row["method"], time]
     texts += [f"{row[name] / forward:.2f}" for name in ("grad", "hvp")]
     texts += [f"{row[f'{name}_compile']:.1f}" for name in ("forward", "grad", "hvp")]
     texts += [f"{row[f'{name}_blocks']:.1f}" for name in ("forward", "grad")]
-    texts += [f"{row['grad_blocks'] - row['forward_blocks']:.1f}", f"{row['asymmetry']:.0e}"]
-    return report.cells(texts, WIDTHS)
+    texts.append(f"{row['grad_blocks'] - row['forward_blocks']:.1f}")
+    return [*texts, report.number(row["asymmetry"], ".0e")]
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

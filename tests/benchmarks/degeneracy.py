@@ -1,6 +1,6 @@
 """Derivatives at exact degeneracy: eigenspaces, spectral functions, singular values, and peers.
 
-    python -m tests.benchmarks.degeneracy [--save FILE.json]
+    python -m tests.benchmarks.degeneracy [--save FILE.json | --keep]
 
 A matrix of order 12 has the eigenvalues 1, 1, 1, 2, 2, 3.5, ... in a random basis, and one of shape
 (9, 7) the singular values 3, 3, 3, 2, 1, ... Each loss is differentiated once and twice along a
@@ -24,7 +24,7 @@ import numpy as np
 
 from tests.support import spectra
 
-from . import report
+from . import page, report
 from .separate import PEERS, Jnp, Peer, SeparateLoss, derivatives
 
 K = 5
@@ -34,7 +34,8 @@ CENTRAL = {  # weights of f(t + j h), j = 1, 2, 3; f(t) itself has the last
 }
 STEPS = {1: 0.004, 2: 0.02}
 NAMES = ("ours", *(peer.name for peer in PEERS))
-WIDTHS = [30, *2 * len(NAMES) * [9]]
+HEADINGS = ["loss", *NAMES, *(f"second: {name}" for name in NAMES)]
+WIDTHS = [30, *len(NAMES) * [9], *len(NAMES) * [16]]
 
 
 @dataclass(frozen=True)
@@ -64,20 +65,29 @@ def main(arguments: list[str] | None = None) -> int:
     A refused one is not.
     """
     options = _parse(arguments)
-    results: dict[str, Any] = {"machine": report.begin(), "rows": []}
+    results = report.begin(options) | {"rows": []}
     for peer in PEERS:
         if not peer.installed():
             print(f"{peer.name}: not installed")
-    print(report.cells(["", *(text for name in NAMES for text in (name, "second"))], WIDTHS))
+    print(report.cells(HEADINGS, WIDTHS))
     for loss in losses()[: 2 if options.quick else None]:
         row = errors(loss)
         results["rows"].append(row)
-        found = [row.get(f"{name}_{order}") for name in NAMES for order in (1, 2)]
-        shown = ["-" if error is None else f"{error:.1e}" for error in found]
-        print(report.cells([loss.name, *shown], WIDTHS), flush=True)
-    report.save(results, options.save)
+        print(report.cells(_cells(row), WIDTHS), flush=True)
+    page.finish(results, options)
     ours = [row[f"ours_{order}"] for row in results["rows"] for order in (1, 2)]
     return int(any(error > 1e-6 for error in ours))
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """The table for the page."""
+    return report.markdown(HEADINGS, map(_cells, results["rows"]))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    keys = [f"{name}_{order}" for order in STEPS for name in NAMES]
+    shown = [report.number(row[key], ".1g") if key in row else "-" for key in keys]
+    return [row["loss"], *shown]
 
 
 def errors(loss: Loss) -> dict[str, Any]:
@@ -160,12 +170,12 @@ def losses() -> list[Loss]:
             lambda peer, a: fermi(peer, peer.pairs(a, K)[0]).sum(),
         ),
         Loss(
-            "y X X^T y",
+            "y^T X X^T y",
             lambda a: y @ jax_peig.projector_apply(space(a), y),
             lambda peer, a: ((peer.array(probe) @ peer.pairs(a, K)[1]) ** 2).sum(),
         ),
         Loss(
-            "y X f(R) X^T y, f of Fermi",
+            "y^T X f(R) X^T y, f of Fermi",
             lambda a: y @ jax_peig.spectral_apply(h, space(a), y),
             smeared,
         ),
@@ -193,7 +203,7 @@ def losses() -> list[Loss]:
             True,
         ),
         Loss(
-            "y U U^T y, k = 3",
+            "y^T U U^T y, k = 3",
             lambda a: jnp.sum((y[:9] @ jax_peig.partial_svd(a, 3).U) ** 2),
             lambda peer, a: ((peer.array(probe[:9]) @ peer.triplets(a, 3)[0]) ** 2).sum(),
             True,

@@ -1,6 +1,7 @@
 """How the cost of a forward solve grows with the order n and with the number of pairs k.
 
-    python -m tests.benchmarks.growth [P1 P2 k] [--only TEXT] [--repeat N] [--save FILE.json]
+    python -m tests.benchmarks.growth [P1 P2 k] [--only TEXT] [--repeat N]
+                                      [--save FILE.json | --keep]
 
 Three series: P1 on finer and finer grids, P2 likewise, and P1 with more and more pairs. Each row is
 that of ``tests.benchmarks.run`` without gradients; a series ends with the products and the time of
@@ -16,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import report, run
+from . import page, report, run
 from .ours import JaxPeig
 from .peers import Primme, ScipyArpack
 from .problems import make, make_near
@@ -41,7 +42,7 @@ QUICK: dict[str, list[Case]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns the exit status, as `run.main` does."""
     options = _parse(arguments)
-    machine = report.begin()
+    begun = report.begin(options)
     settings = report.settings(options, gradients=False)
     series = QUICK if options.quick else SERIES
     parts, summaries = [], {}
@@ -52,8 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
         for entry in summaries[name]["solvers"]:
             print(_line(entry))
         parts += tables
-    results = run.collect(machine, settings, parts) | {"growth": summaries}
-    report.save(results, options.save)
+    results = run.collect(begun, settings, parts) | {"growth": summaries}
+    page.finish(results, options)
     return run.exit_status(results)
 
 
@@ -96,8 +97,8 @@ def summary(tables: list[dict[str, Any]], label: str) -> dict[str, Any]:
     -------
     dict
         ``with``, ``sizes``, and under ``solvers`` one entry for each: ``products`` and ``seconds``
-        (None where it did not reach the target), and their exponents (from the iterations alone;
-        None from fewer than two).
+        (None where it did not reach the target), whether these are ``noisy``, and their exponents
+        (from the iterations alone; None from fewer than two).
     """
     sizes = [table["problem"][label] for table in tables]
     entries = []
@@ -109,6 +110,7 @@ def summary(tables: list[dict[str, Any]], label: str) -> dict[str, Any]:
         for cost in ("products", "seconds"):
             entry[cost] = [row.get(cost) for row in reached]
             entry[f"{cost}_exponent"] = exponent(sizes, [row.get(cost) for row in iterated])
+        entry["noisy"] = [row.get("noisy", False) for row in reached]
         entries.append(entry)
     return {"with": label, "sizes": sizes, "solvers": entries}
 
@@ -133,6 +135,25 @@ def _line(entry: dict[str, Any]) -> str:
             f"{unit} {shown(entry[cost], scale)}" + ("" if p is None else f", p = {p:.2f}")
         )
     return report.cells(texts, [report.COLUMNS["solver"], 45, 45])
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """A table for each series: times, matvecs in parentheses, and the exponents of both."""
+    tables = []
+    for name, found in results["growth"].items():
+        problem = "P1" if name == "k" else name
+        sizes = [f"{found['with']} = {size}" for size in found["sizes"]]
+        headings = [f"{problem}: ms (matvecs)", *sizes, "exponent of ms", "of matvecs"]
+        tables.append(report.markdown(headings, map(_cells, found["solvers"])))
+    return "\n\n".join(tables)
+
+
+def _cells(entry: dict[str, Any]) -> list[str]:
+    found = zip(entry["seconds"], entry["products"], entry["noisy"], strict=True)
+    texts = [run.time_and_matvecs(*one) for one in found]
+    exponents = (entry["seconds_exponent"], entry["products_exponent"])
+    texts += ["-" if p is None else f"{p:.2f}" for p in exponents]
+    return [entry["solver"], *texts]
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

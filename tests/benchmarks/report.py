@@ -1,24 +1,21 @@
-"""What the tables have in common: the machine, the settings of a call, lines of text, JSON."""
+"""What the tables have in common: the settings of a call, lines of text, Markdown."""
 
 from __future__ import annotations
 
 import argparse
-import datetime
-import importlib.metadata
-import json
-import math
-import os
 import pathlib
-import platform
+import shlex
+import sys
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
 
+from . import record
 from .rows import Settings
 
-PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "primme", "torch", "xitorch")
 COLUMNS = {
-    "solver": 32, "time ms": 10, "compile s": 9, "products": 8, "residual": 8, "right": 9,
+    "solver": 32, "time ms": 10, "compile s": 9, "matvecs": 8, "residual": 8, "right": 9,
     "L1: ms, x forward, error, mv": 30, "L2: ms, x forward, error, mv": 30,
 }  # fmt: skip
 
@@ -26,21 +23,42 @@ COLUMNS = {
 # ---------------------------------------------------------------- the command line
 
 
-def parser(module: str, doc: str | None, *, timed: bool = True) -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """A parser whose options hold the name of their table and the command line itself."""
+
+    def __init__(self, table: str, doc: str | None) -> None:
+        prog = f"python -m tests.benchmarks.{table}"
+        shape = argparse.RawDescriptionHelpFormatter
+        super().__init__(prog=prog, description=doc, formatter_class=shape)
+        self.set_defaults(table=table)
+
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse, and refuse to keep what a quick run gives."""
+        given = sys.argv[1:] if args is None else args
+        options = super().parse_args(given, namespace)
+        if options.keep and options.quick:
+            self.error("--keep with --quick: the page has no results of tiny problems")
+        options.command = f"{self.prog} {shlex.join(given)}".rstrip()
+        return options
+
+
+def parser(table: str, doc: str | None, *, timed: bool = True) -> Parser:
     """A parser with the options that the tables share.
 
     Parameters
     ----------
-    module, doc : str
-        Of the table, for its help.
+    table, doc : str
+        The table's module, and its docstring for the help.
     timed : bool
         Whether the table has times, and so repetitions.
     """
-    made = argparse.ArgumentParser(prog=f"python -m tests.benchmarks.{module}", description=doc)
-    made.formatter_class = argparse.RawDescriptionHelpFormatter
+    made = Parser(table, doc)
     add = made.add_argument
     add("--quick", action="store_true", help="tiny problems, to see that everything runs")
-    add("--save", type=pathlib.Path, metavar="FILE.json", help="write everything there")
+    where = made.add_mutually_exclusive_group()
+    where.add_argument("--save", type=pathlib.Path, metavar="FILE.json", help="write all there")
+    text = f"write results/{table}.json and the page made of it"
+    where.add_argument("--keep", action="store_true", help=text)
     if timed:
         count = Settings.repeat
         add("--repeat", type=int, default=count, metavar="N", help=f"of a time (default: {count})")
@@ -70,107 +88,99 @@ def settings(options: argparse.Namespace, gradients: bool) -> Settings:
     return Settings(options.target, options.starts, options.repeat, options.slow, gradients)
 
 
-def begin() -> dict[str, Any]:
-    """Turn float64 on, and print and return `machine`."""
+def begin(options: argparse.Namespace) -> dict[str, Any]:
+    """Turn float64 on, and print and return what the table's JSON file begins with."""
     jax.config.update("jax_enable_x64", True)
-    found = machine()
-    print("  ".join(f"{key} {value}" for key, value in found.items()))
+    found = record.head(options)
+    print(record.sentence(found["machine"]))
     return found
-
-
-def machine() -> dict[str, Any]:
-    """Versions and cores; no names or paths of the machine."""
-    versions = {}
-    for package in PACKAGES:
-        try:
-            versions[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            versions[package] = "not installed"
-    return {
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
-        "python": platform.python_version(),
-        **versions,
-        "cores": os.cpu_count(),
-        "architecture": platform.machine(),
-        "device": jax.devices()[0].platform,
-        "load": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
-    }
-
-
-def save(results: dict[str, Any], path: pathlib.Path | None) -> None:
-    """Write results as JSON, unless there is nowhere to."""
-    if path is not None:
-        path.write_text(json.dumps(_without_nan(results), indent=1) + "\n")
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: None instead."""
-    if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 # ---------------------------------------------------------------- text
 
 
-def cells(texts: list[str], widths: list[int]) -> str:
+def cells(texts: Sequence[str], widths: Iterable[int]) -> str:
     """A line of left-justified cells."""
     return "  ".join(t.ljust(w) for t, w in zip(texts, widths, strict=True)).rstrip()
 
 
+def markdown(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown; a row that ends early is filled with empty cells."""
+    lines = [headings, ["---"] * len(headings)]
+    for row in rows:
+        if len(row) > len(headings):
+            raise ValueError(f"a row of {len(row)} cells under {len(headings)} headings: {row}")
+        lines.append([*row, *[""] * (len(headings) - len(row))])
+    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def number(value: float | None, form: str) -> str:
+    """A number, or NaN, which is None in JSON."""
+    return "NaN" if value is None or value != value else format(value, form)
+
+
 def title(described: dict[str, Any]) -> str:
-    """A problem, and the headings of its rows."""
+    """A problem in words."""
     matvecs = described["backward_products_of_deflated_cg"]
     text = (
-        f"\n{described['problem']}: {described['title']}; n = {described['n']}, "
+        f"{described['problem']}: {described['title']}; n = {described['n']}, "
         f"k = {described['k']} {described['which']}, relative gap {described['relative_gap']:.1e}"
     )
     if matvecs is not None:
         text += f", L2's backward in {matvecs} products of deflated CG"
-    return text + "\n" + cells(list(COLUMNS), list(COLUMNS.values()))
+    return text
 
 
 def line(row: dict[str, Any]) -> str:
     """A row of `rows.bench`."""
+    shown = texts(row)
+    if "seconds" not in row:
+        return cells(shown, [COLUMNS["solver"], 0])
+    return cells(shown, COLUMNS.values())
+
+
+def texts(row: dict[str, Any]) -> list[str]:
+    """The cells of a row of `rows.bench`: solver and status where it has no time."""
     solver = row["solver"]
     if row.get("method") and row["method"] not in solver:
         solver += f" ({row['method']})"
     if "seconds" not in row:
-        return f"{solver:<{COLUMNS['solver']}}  {row['status']}"
+        return [solver, row["status"]]
     right = "/".join(str(count) for count in row["right_starts"])
-    texts = [
+    if not row["right"]:
+        right = f"WRONG {right}"
+    if row["false_claims"]:
+        right += f", {row['false_claims']} CLAIMED CONVERGED"
+    return [
         solver,
         milliseconds(row),
         "" if row["compile_seconds"] is None else f"{row['compile_seconds']:.2f}",
         "" if row["products"] is None else str(row["products"]),
-        f"{row['residual']:.1e}" + ("" if row["status"] == "ok" else "!"),
-        right if row["right"] else f"WRONG {right}",
+        number(row["residual"], ".1e") + ("" if row["status"] == "ok" else "!"),
+        right,
+        *(_gradient(row.get("gradients", {}).get(loss)) for loss in ("L1", "L2")),
     ]
-    for loss in ("L1", "L2"):
-        gradient = row.get("gradients", {}).get(loss)
-        if gradient is None:
-            texts.append("")
-        elif "seconds" not in gradient:
-            texts.append(gradient["status"][:60])
-        else:
-            parts = [milliseconds(gradient), f"{gradient['over_forward']:.2f}"]
-            parts.append(f"{gradient['error']:.1e}")
-            if gradient["backward_products"] is not None:
-                parts.append(str(gradient["backward_products"]))
-            texts.append(", ".join(parts))
-    text = cells(texts, list(COLUMNS.values()))
-    if row["false_claims"]:
-        text += f"  CLAIMED CONVERGED, WRONG SET: {row['false_claims']} starts"
-    return text
+
+
+def _gradient(entry: dict[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    if "seconds" not in entry:
+        return entry["status"][:60]
+    parts = [milliseconds(entry), f"{entry['over_forward']:.2f}", number(entry["error"], ".1e")]
+    if entry["backward_products"] is not None:
+        parts.append(str(entry["backward_products"]))
+    return ", ".join(parts)
 
 
 def milliseconds(entry: dict[str, Any]) -> str:
     """A time, marked where the machine was busy."""
-    return f"{1e3 * entry['seconds']:.4g}" + ("~" if entry["noisy"] else "")
+    time = 1e3 * entry["seconds"]
+    return format(time, ".0f" if time >= 100 else ".3g") + ("~" if entry["noisy"] else "")
 
 
 def ratio_line(ratio: dict[str, Any]) -> str:

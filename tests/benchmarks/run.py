@@ -1,7 +1,7 @@
 """Print and save the table: jax_peig, and on request its peers, on the problems P1 to P6.
 
-    python -m tests.benchmarks.run [P1 ...] [--peers] [--variants] [--repeat N] [--save FILE.json]
-                                   [--size small|full|NUMBER]
+    python -m tests.benchmarks.run [P1 ...] [--peers] [--variants] [--repeat N]
+                                   [--size small|full|NUMBER] [--save FILE.json | --keep]
 
 Times are medians after warm-up, compile time apart (for SciPy with ILU, the set-up). Residuals and
 the rightness of the set are recomputed with the SciPy matrices and the exact spectrum, gradients
@@ -23,7 +23,7 @@ import dataclasses
 import sys
 from typing import Any
 
-from . import report
+from . import page, record, report
 from .base import Problem
 from .ours import JaxPeig
 from .peers import all_peers
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     The status is 1 when a row of jax_peig failed, missed the target or claimed a wrong set.
     """
     options = _parse(arguments)
-    machine = report.begin()
+    begun = report.begin(options)
     settings = report.settings(options, gradients=not options.no_gradients)
     names = options.problems or sorted(FULL_SIZES)
     parts = [
@@ -46,8 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
               settings)
         for n in names
     ]  # fmt: skip
-    results = collect(machine, settings, parts) | {"size": options.size}
-    report.save(results, options.save)
+    results = collect(begun, settings, parts) | {"size": options.size}
+    page.finish(results, options)
     return exit_status(results)
 
 
@@ -62,7 +62,8 @@ def table(problem: Problem, solvers: list[Solver], settings: Settings) -> dict[s
         ``problem``, ``rows`` and ``ratios``, ready for JSON.
     """
     described = describe(problem, settings.gradients)
-    print(report.title(described))
+    print("\n" + report.title(described))
+    print(report.cells(list(report.COLUMNS), report.COLUMNS.values()))
     rows = []
     for solver in solvers:
         rows.append(bench(solver, problem, settings))
@@ -75,11 +76,10 @@ def table(problem: Problem, solvers: list[Solver], settings: Settings) -> dict[s
 
 
 def collect(
-    machine: dict[str, Any], settings: Settings, parts: list[dict[str, Any]]
+    begun: dict[str, Any], settings: Settings, parts: list[dict[str, Any]]
 ) -> dict[str, Any]:
     """Join what `table` returned for several problems, under ``problems``, ``rows``, ``ratios``."""
-    return {
-        "machine": machine,
+    return begun | {
         "settings": dataclasses.asdict(settings),
         "problems": [part["problem"] for part in parts],
         "rows": [row for part in parts for row in part["rows"]],
@@ -149,6 +149,75 @@ def _is_bad(row: dict[str, Any]) -> bool:
         or row["false_claims"] > 0
         or any(gradient["status"] != "ok" for gradient in gradients)
     )
+
+
+# ---------------------------------------------------------------- Markdown
+
+
+def markdown(results: dict[str, Any]) -> str:
+    """A table for each problem."""
+    made = results["settings"]
+    parts = [
+        f"Target: a relative residual of {made['target']:g} from {made['starts']} starts; "
+        f"{made['repeat']} repetitions; problems of size {results['size']}."
+    ]
+    for problem in results["problems"]:
+        rows = [row for row in results["rows"] if row["problem"] == problem["problem"]]
+        table = report.markdown(list(report.COLUMNS), map(report.texts, rows))
+        parts += [f"**{report.title(problem)}**", table]
+    return "\n\n".join(parts)
+
+
+def summary(results: dict[str, Any]) -> str:
+    """A row for each problem: the time of method "auto" beside that of the fastest peer.
+
+    Only peers count that reached the target from every start.
+    """
+    headings = ["problem", "n", "k", "jax_peig: ms (matvecs)", "fastest peer", "its ms", "ratio"]
+    rows = []
+    for problem in results["problems"]:
+        own, peer = _fastest(results["rows"], problem["problem"])
+        text = f"{problem['problem']}: {problem['title']}"
+        ratio = ""
+        if own and peer:
+            noisy = "~" if own["noisy"] or peer["noisy"] else ""
+            ratio = f"{peer['seconds'] / own['seconds']:.2g}{noisy}"
+        rows.append([
+            text, str(problem["n"]), str(problem["k"]), _time(own, matvecs=True),
+            peer["solver"] if peer else "none", _time(peer), ratio,
+        ])  # fmt: skip
+    where = record.short(results["machine"])
+    target = f"{results['settings']['target']:g}"
+    return (
+        report.markdown(headings, rows)
+        + f"\n\nRatio: time of the peer over that of jax_peig, both with relative residuals below "
+        f'{target}. {where}; {results["machine"]["date"]}. "~": the machine was not quiet.'
+    )
+
+
+def _fastest(rows: list[dict[str, Any]], problem: str) -> tuple[Any, Any]:
+    """The row of jax_peig's "auto", and that of the fastest peer; None without one."""
+    good = [row for row in rows if row["problem"] == problem and row["status"] == "ok"]
+    own = [row for row in good if row["solver"] == JaxPeig().name]
+    peers = [row for row in good if not row["solver"].startswith(JaxPeig().name)]
+    return (own[0] if own else None), min(peers, key=lambda row: row["seconds"], default=None)
+
+
+def _time(row: dict[str, Any] | None, matvecs: bool = False) -> str:
+    if row is None:
+        return "-"
+    return time_and_matvecs(row["seconds"], row["products"] if matvecs else None, row["noisy"])
+
+
+def time_and_matvecs(seconds: float | None, products: int | None, noisy: bool) -> str:
+    """A time in ms, and behind it the matvecs in parentheses if they were counted."""
+    if seconds is None:
+        return "-"
+    text = report.milliseconds({"seconds": seconds, "noisy": noisy})
+    return text + (f" ({products})" if products else "")
+
+
+# ---------------------------------------------------------------- the command line
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:

@@ -20,6 +20,7 @@ from . import (
     degeneracy,
     growth,
     ours,
+    page,
     problems,
     report,
     rows,
@@ -32,6 +33,14 @@ pytestmark = pytest.mark.slow
 
 def read(path):
     return json.loads(path.read_text())
+
+
+def rendered(path):
+    """The lines of the tables that the page makes of a JSON file, headings left out."""
+    found = read(path)
+    text = page.section(page.named(found["table"]), found)
+    lines = [line for line in text.splitlines() if line.startswith("| ")]
+    return [line for line in lines if not line.startswith(("| ---", "| problem", "| method"))]
 
 
 class TestMethods:
@@ -73,6 +82,9 @@ class TestGrowth:
         assert entry["solver"] == "SciPy eigsh"
         assert all(row["right"] for table in tables for row in table["rows"])
         assert min(entry["products"]) > 0
+        last = growth.markdown({"growth": {"k": found}}).splitlines()[-1]
+        assert last.startswith("| SciPy eigsh | ")
+        assert all(f"({count})" in last for count in entry["products"])
 
     def test_exponent(self):
         sizes = [10, 100, 1000]
@@ -117,6 +129,9 @@ class TestWarm:
         assert row["cold"]["converged"] == row["warm"]["converged"] == 2
         assert row["ratio"] < 1
         assert f"{row['ratio']:.2f}" in capsys.readouterr().out
+        (line,) = rendered(saved)
+        assert line.startswith("| P1 | potential | lobpcg | ")
+        assert f" {row['ratio']:.2f} " in line
 
     def test_a_failure_keeps_its_row(self):
         steps = warm.sweep(problems.make("P1", 7), "noise", 1)
@@ -152,6 +167,14 @@ class TestBounds:
         assert not any(finding.violated.any() for finding in found)
         total = bounds.describe(found)
         assert total["pairs"] == 2 * 6 * 6
+        assert (total["method"], total["condition"], total["tol"]) == ("lobpcg", "all", "all")
+        groups = bounds.grouped(found)
+        assert [group["condition"] for group in groups] == [None, 100.0]
+        assert sum(group["pairs"] for group in groups) == total["pairs"]
+        text = bounds.markdown({"groups": groups, "total": total})
+        starts = ["| lobpcg | I | ", "| lobpcg | 100 | ", "| lobpcg | all | "]
+        for line, start in zip(text.splitlines()[2:], starts, strict=True):
+            assert line.startswith(start)
         assert total["violations"] == 0
         assert total["estimate_pairs"] > 30
         # an estimate far below the error would mislead
@@ -207,6 +230,13 @@ class TestAccuracy:
         assert estimated["count"] == estimated["seen"] == 3
         assert alarmed["refused"] == 0
         assert alarmed["quantiles"][-1] < 0.1
+        starts = [
+            "complex128 | 0.0001 | 3 | 3",
+            "complex128 | all | 3 | 3",
+            "float32 | 0.001 | 3 | 0",
+        ]
+        for line, start in zip(rendered(saved), starts, strict=True):
+            assert line.startswith(f"| chebyshev | {start} | 3 | ")
 
 
 def test_costs(tmp_path, capsys):
@@ -216,6 +246,8 @@ def test_costs(tmp_path, capsys):
     assert row["asymmetry"] < 1e-8
     assert row["grad_blocks"] > 0
     assert row["problem"] in capsys.readouterr().out
+    (line,) = rendered(saved)
+    assert line.startswith("| P1 | auto | ")
 
 
 def test_degeneracy(tmp_path, capsys, monkeypatch):

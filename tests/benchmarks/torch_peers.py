@@ -80,6 +80,10 @@ class TorchLobpcg(_Torch):
 
     name = "torch.lobpcg"
 
+    def slow(self, problem: Problem) -> bool:
+        """Half a minute a solve on the largest problem."""
+        return problem.n > 20_000
+
     def first_tolerance(self, problem: Problem, target: float) -> float:
         """Its test is ||r|| against tol ||X|| (||A|| + |lam| ||B||)."""
         return target / 2.0

@@ -1,7 +1,7 @@
 """Warm starts: what a solve costs that begins with the eigenvectors of a nearby problem.
 
     python -m tests.benchmarks.warm [P1 P2 P3] [--tol TOL] [--steps N] [--method METHOD]
-                                    [--size small|full|NUMBER] [--save FILE.json]
+                                    [--size small|full|NUMBER] [--save FILE.json | --keep]
 
 A sweep of N steps, each of which changes the operator by one per cent, in one of three ways:
 
@@ -33,7 +33,7 @@ import numpy as np
 import scipy.sparse as sp
 import scipy.sparse.linalg as spla
 
-from . import report
+from . import page, report
 from .base import EXTRA, Problem
 from .ours import JaxPeig
 from .problems import make
@@ -45,17 +45,17 @@ AXES = {"P1": 2, "P2": 3, "P3": 2}
 CHANGES = ("potential", "coefficients", "noise")
 PERCENT = 0.01
 GOAL = 0.5
-WIDTHS = [4, 13, 11, 9, 9, 7, 7, 9, 9, 7, 9]
+WIDTHS = [7, 13, 11, 9, 9, 7, 7, 9, 9, 7, 9]
 HEADINGS = [
-    "", "change", "method", "cold mv", "warm mv", "ratio", "worst", "cold ms", "warm ms", "ratio",
-    "right",
+    "problem", "change", "method", "cold mv", "warm mv", "ratio", "worst", "cold ms", "warm ms",
+    "ratio", "right",
 ]  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns 1 when a row failed, missed the goal or a set."""
     options = _parse(arguments)
-    results: dict[str, Any] = {"machine": report.begin(), "tol": options.tol, "rows": []}
+    results = report.begin(options) | {"tol": options.tol, "size": options.size, "rows": []}
     print(f"tol = {options.tol:g}, {options.steps} steps\n{report.cells(HEADINGS, WIDTHS)}")
     for name in options.problems or list(AXES):
         for change in options.change or CHANGES:
@@ -63,8 +63,8 @@ def main(arguments: list[str] | None = None) -> int:
             for method in options.method or JaxPeig.iterations:
                 row = compare(problems, method, options.tol, options.repeat)
                 results["rows"].append({"problem": name, "change": change} | row)
-                print(_line(results["rows"][-1]), flush=True)
-    report.save(results, options.save)
+                print(report.cells(_cells(results["rows"][-1]), [*WIDTHS, 0]), flush=True)
+    page.finish(results, options)
     return int(any(_is_bad(row) for row in results["rows"]))
 
 
@@ -212,22 +212,28 @@ def _run(problems: list[Problem], solves: list[Any], repeat: int) -> dict[str, A
     }
 
 
-def _line(row: dict[str, Any]) -> str:
+def markdown(results: dict[str, Any]) -> str:
+    """The table for the page."""
+    return report.markdown([*HEADINGS, ""], map(_cells, results["rows"]))
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    """Under `HEADINGS`, and one more cell for what went wrong."""
     texts = [row["problem"], row["change"], row["method"]]
     if row["status"] != "ok":
-        return report.cells([*texts, row["status"]], [*WIDTHS[:3], 0])
+        return [*texts, *[""] * (len(HEADINGS) - len(texts)), row["status"]]
     cold, warm = row["cold"], row["warm"]
     texts += [str(sum(one["products"])) for one in (cold, warm)]
     texts += [f"{row['ratio']:.2f}", f"{row['worst_ratio']:.2f}"]
     texts += [report.milliseconds(one) for one in (cold, warm)]
     texts += [f"{row['time_ratio']:.2f}", f"{warm['right']}/{row['steps']}"]
-    text = report.cells(texts, WIDTHS)
+    remarks = []
     for way in ("cold", "warm"):
-        missed = row["steps"] - row[way]["converged"]
-        text += f"  {way}: {missed} NOT CONVERGED" if missed else ""
-        wrong = row["steps"] - row[way]["right"]
-        text += f"  {way}: {wrong} WRONG" if wrong else ""
-    return text + ("  above the goal" if row["ratio"] > GOAL else "")
+        for good, text in (("converged", "NOT CONVERGED"), ("right", "WRONG")):
+            if missed := row["steps"] - row[way][good]:
+                remarks.append(f"{way}: {missed} {text}")
+    remarks += ["above the goal"] if row["ratio"] > GOAL else []
+    return [*texts, ", ".join(remarks)]
 
 
 def _is_bad(row: dict[str, Any]) -> bool:

@@ -1,0 +1,213 @@
+"""The page of the tables, and the README's table, made of the JSON files in ``results``.
+
+    python -m tests.benchmarks.page
+
+The command of a table does the same after it has written its JSON file, if it is given ``--keep``.
+Nothing here runs a solver. `test_page.py` holds both texts equal to what the JSON files give.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import re
+import textwrap
+from dataclasses import dataclass
+from typing import Any
+
+from . import record
+
+PAGE = record.HERE / "README.md"
+README = record.HERE.parents[1] / "README.md"
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+WIDTH = 100
+
+INTRODUCTION = """\
+# Benchmarks
+
+Each table below is made from one JSON file in `results/`, and one command writes that file. With
+`--keep` the command also records the machine, and rewrites this page and the table in the
+project's README. `python -m tests.benchmarks.page` rewrites both without running anything.
+
+The peers are installed by `pip install -e '.[benchmarks]'`. One of them, primme, is built from
+source and needs the development files of LAPACK and BLAS. Each command lists its options with
+`--help`.
+
+Times are medians after warm-up, and compile time is never part of them. A time with "~" was taken
+while other programs kept the machine busy. Times of different tables may come from different
+days, so compare times within a table only.
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of the page.
+
+    Attributes
+    ----------
+    name : str
+        Its module, whose function ``markdown`` renders what the JSON file holds.
+    title, text : str
+        What is measured, and how to read it.
+    arguments : str
+        Those of the command while there is no JSON file.
+    """
+
+    name: str
+    title: str
+    text: str
+    arguments: str = "--keep"
+
+    @property
+    def command(self) -> str:
+        """The command that makes the table."""
+        return f"python -m tests.benchmarks.{self.name} {self.arguments}"
+
+    def module(self) -> Any:
+        """Imported late, because it imports this one."""
+        return importlib.import_module(f".{self.name}", __package__)
+
+
+TABLES = (
+    Table(
+        "run",
+        "Solvers side by side",
+        """
+        This table compares jax_peig with its peers on the problems P1 to P6, which `problems.py`
+        defines together with their exact answers. Each solver gets the loosest tolerance at which
+        it reaches the target from every start; "!" marks one that never did. For SciPy with ILU
+        the compile time is that of the factorisation. L1 is a loss of eigenvalues and L2 a rough
+        one of eigenvectors: their cells give the time of value and gradient, its ratio to the
+        forward solve, the relative error of the gradient, and the matvecs of the backward pass.
+        """,
+        "--peers --keep",
+    ),
+    Table(
+        "growth",
+        "Growth with n and k",
+        """
+        This table shows how time and matvecs grow with the order n, and on P1 with the number of
+        pairs k. A cell gives the time in ms and the matvecs in parentheses. "-" stands where a
+        solver did not run or missed the target. The exponent p is that of the best fit
+        cost = c size^p.
+        """,
+    ),
+    Table(
+        "warm",
+        "Warm starts",
+        """
+        This table compares solves that start from the eigenvectors of a nearby problem (warm) with
+        solves that start from a random block (cold). Each step of a sweep changes the operator by
+        one per cent. The first ratio is that of all matvecs, "worst" is the ratio of the worst
+        step, and the last ratio is that of the times. "right" counts the warm steps that found
+        the right set of pairs.
+        """,
+    ),
+    Table(
+        "costs",
+        "Cost of derivatives",
+        """
+        This table shows what the gradient and a Hessian-vector product of the rough loss L2 cost.
+        "grad x" and "hvp x" are times over that of the value alone, and the columns in s are
+        compile times. "blocks" counts the buffers that the value needs at once, in blocks of n k
+        numbers, "grad" those of the gradient, and "beyond" is the difference. The asymmetry of the
+        Hessian in two random directions measures the accuracy of second derivatives.
+        """,
+    ),
+    Table(
+        "degeneracy",
+        "Derivatives at exact degeneracy",
+        """
+        This table shows relative errors of first and second derivatives along a random direction,
+        where eigenvalues or singular values are exactly repeated. The reference is central
+        differences of LAPACK's values, whose own error limits how small an entry can be. The peers
+        return separate pairs or triplets: jnp and torch from `linalg.eigh` and `linalg.svd`,
+        xitorch from `symeig` and `svd` with the default method. NaN is a derivative that was
+        refused or that came out as NaN, and "-" stands for a peer that was not installed.
+        """,
+    ),
+    Table(
+        "accuracy",
+        "Accuracy of gradients",
+        """
+        These tables are about gradients of small dense problems whose exact gradient is known; the
+        wanted pairs are distinct or have a cluster. The first compares the error that
+        `derivative_report` estimates with the true one where that is above rounding ("seen"), and
+        counts the estimates within three times of it. The second counts the gradients that are NaN
+        ("refused"), of which there must be none, and gives the true errors of the others.
+        """,
+    ),
+    Table(
+        "bounds",
+        "Error bounds and estimates",
+        """
+        This table compares `info.error_bounds` and `info.error_estimates` with the true errors of
+        eigenvalues of small dense pencils; M is I or has the condition number that is given. A row
+        joins several tolerances and limits of steps, and pairs that did not converge count too. A
+        violation is a true error above its bound, of which there must be none. The quantiles are
+        of the ratio to true errors above rounding: 1 is perfect, and an estimate may lie below.
+        """,
+    ),
+)
+
+
+def named(name: str) -> Table:
+    """The table of a module."""
+    return next(table for table in TABLES if table.name == name)
+
+
+def finish(results: dict[str, Any], options: argparse.Namespace) -> None:
+    """Write what the command of a table found, where its options say."""
+    if options.save:
+        record.write(results, options.save)
+    if options.keep:
+        record.write(results, record.path(results["table"]))
+        main()
+
+
+def main() -> None:
+    """Rewrite the page, and the marked tables of the README."""
+    PAGE.write_text(render(), encoding="utf-8")
+    README.write_text(filled(README.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+def render() -> str:
+    """The page."""
+    return "\n".join([INTRODUCTION, *(section(t, record.kept(t.name)) for t in TABLES)])
+
+
+def section(table: Table, results: dict[str, Any] | None) -> str:
+    """A table and what is said of it; no figures without results."""
+    if results is None:
+        command, parts = table.command, ["Not run yet with this version."]
+    else:
+        command = results["command"]
+        parts = [_wrapped(record.sentence(results["machine"])), table.module().markdown(results)]
+    code = f"```sh\n{command}\n```"
+    return "\n\n".join([f"## {table.title}", _wrapped(table.text), code, *parts]) + "\n"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(
+        " ".join(text.split()), WIDTH, break_long_words=False, break_on_hyphens=False
+    )
+
+
+def filled(text: str) -> str:
+    """A text with the summary of a table between each pair of marker lines.
+
+    The lines are ``<!-- table: run -->`` and ``<!-- end of table -->``.
+    """
+    return MARKED.sub(lambda found: f"{found[1]}{summary(found[2])}\n{found[3]}", text)
+
+
+def summary(name: str) -> str:
+    """The short form of a table whose module has a function ``summary``."""
+    table, results = named(name), record.kept(name)
+    if results is None:
+        return f"Not run yet with this version: `{table.command}`."
+    return table.module().summary(results)
+
+
+if __name__ == "__main__":
+    main()
