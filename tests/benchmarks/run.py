@@ -1,4 +1,4 @@
-"""Print and save the table: jax_peig, and on request its peers, on the problems P1 to P6.
+"""The main table: jax_peig, and on request its peers, on the problems P1 to P6.
 
     python -m tests.benchmarks.run [P1 ...] [--peers] [--variants] [--repeat N]
                                    [--size small|full|NUMBER] [--save FILE.json | --keep]
@@ -11,9 +11,7 @@ Ratios compare solvers of the same run. What a peer cannot do, or does wrongly, 
 "!" marks a residual above the target or a set not right from every start, "~" a time taken while
 the machine was busy.
 
-The other tables: ``tests.benchmarks.growth`` (how the cost grows with n and k), ``.warm`` (warm
-starts), ``.bounds`` (error bounds and estimates, exact spectra), ``.accuracy`` (gradients and
-their estimated errors), ``.costs`` (derivatives beside the forward solve) and ``.degeneracy``.
+``README.md`` beside this file lists all tables.
 """
 
 from __future__ import annotations
@@ -40,14 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     begun = report.begin(options)
     settings = report.settings(options, gradients=not options.no_gradients)
-    names = options.problems or sorted(FULL_SIZES)
-    parts = [
-        table(make(n, options.size), _solvers(options.peers, options.variants, options.only),
-              settings)
-        for n in names
-    ]  # fmt: skip
-    results = collect(begun, settings, parts) | {"size": options.size}
-    page.finish(results, options)
+    parts, results = [], {}
+    for name in options.problems or sorted(FULL_SIZES):
+        solvers = _solvers(options.peers, options.variants, options.only)
+        parts.append(table(make(name, options.size), solvers, settings))
+        results = collect(begun, settings, parts) | {"size": options.size}
+        page.finish(results, options)  # each time: a peer may end the whole process
     return exit_status(results)
 
 
@@ -159,7 +155,7 @@ def markdown(results: dict[str, Any]) -> str:
     made = results["settings"]
     parts = [
         f"Target: a relative residual of {made['target']:g} from {made['starts']} starts; "
-        f"{made['repeat']} repetitions; problems of size {results['size']}."
+        f"{made['repeat']} repetitions; problem size: {results['size']}."
     ]
     for problem in results["problems"]:
         rows = [row for row in results["rows"] if row["problem"] == problem["problem"]]
