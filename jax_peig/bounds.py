@@ -57,7 +57,7 @@ def weyl_bounds(w: ArrayLike, error: ArrayLike | float) -> Interval:
     Differentiability
     -----------------
     * In: w and ``error``.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any; it is linear.
     * Refused: never.
 
@@ -113,7 +113,7 @@ def interlacing(w: ArrayLike, rank: int = 1, *, positive: bool = True) -> Interv
     Differentiability
     -----------------
     * In: w.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any; it is linear. The derivative of an infinite bound is zero.
     * Refused: never.
 
@@ -194,7 +194,7 @@ def kato_temple(w: ArrayLike, residual: ArrayLike, gap: ArrayLike) -> Array:
     Differentiability
     -----------------
     * In: ``residual`` and ``gap``. The derivative in w is zero.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any, but for the kink at residual = gap, where ``jnp.minimum`` decides.
     * Refused: never.
 

@@ -53,7 +53,7 @@ def eigenspace(
     Differentiability
     -----------------
     * In: all that A and M hold or close over, as in `partial_eigh`.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: the first and the second, whatever repeats among the k; the third of polynomials in R,
       not by reverse mode three times over (NaN).
     * Refused: NaN for a loss that a rotation of the space changes, for one that uses X where k cuts

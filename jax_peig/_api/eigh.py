@@ -138,7 +138,7 @@ def partial_eigh(
     Differentiability
     -----------------
     * In: all that A and M hold or close over. The derivatives in the other arguments are zero.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any. The third at a cluster is NaN by reverse mode three times over; it is right with
       forward mode for one of the three.
     * Refused: NaN for a loss that depends on the basis of a cluster or on a phase, that weighs the

@@ -66,7 +66,7 @@ def hermitian_function(h: Scalar, R: ArrayLike) -> Array:
     Differentiability
     -----------------
     * In: R, and what h closes over.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: in R the first and the second; in what h closes over any.
     * Refused: NaN from the third in R on, and where h itself has no derivative.
 

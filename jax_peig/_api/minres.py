@@ -124,7 +124,7 @@ def minres(
     Differentiability
     -----------------
     * In: b, and all that A holds or closes over. The derivatives in x0 and M are zero.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any.
     * Refused: never. A derivative has the accuracy of ``tol``, and its own solves leave no account.
       Of a singular A only the part in its range has a meaning.

@@ -53,7 +53,7 @@ def spectral_sum(
     Differentiability
     -----------------
     * In: all that A, M and h hold or close over.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: in A and M the first and the second; in what h closes over any.
     * Refused: NaN for the second derivative where k cuts a cluster (the first is one generalised
       gradient there), from the third in A and M on, where h has no derivative, and where the pairs
@@ -103,7 +103,7 @@ def density(h: Scalar, space: Eigenspace) -> Array:
     Differentiability
     -----------------
     * In: ``space``, and so in A and M; what h closes over.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: in ``space`` the first and the second; in what h closes over any.
     * Refused: NaN where k cuts a cluster, from the third in ``space`` on, where h has no
       derivative, and where the pairs or the linear systems did not converge.
@@ -158,7 +158,7 @@ def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike) -> Array:
     Differentiability
     -----------------
     * In: ``space``, and so in A and M; b; what h closes over.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: in ``space`` the first and the second; in b and in what h closes over any.
     * Refused: NaN where k cuts a cluster, from the third in ``space`` on, where h has no
       derivative, and where the pairs or the linear systems did not converge.
@@ -205,7 +205,7 @@ def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
     Differentiability
     -----------------
     * In: ``space``, and so in A and M; b.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: those of `eigenspace`; in b any.
     * Refused: NaN where k cuts a cluster, and where the pairs or the linear systems did not
       converge.

@@ -167,7 +167,7 @@ def project_gauge(result: PartialEigh, cotangent: Array) -> Array:
     Differentiability
     -----------------
     * In: ``cotangent``, in which it is linear, and the eigenvectors of ``result``.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any.
     * Refused: never; the eigenvectors have their own terms, those of `partial_eigh`.
 

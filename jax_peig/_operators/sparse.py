@@ -234,7 +234,7 @@ def from_scipy(S: Any) -> SparseOperator:
     -----------------
     * In: nothing: S is made on the host. The entries of its product are differentiable by
       ``A.with_values(values)``, and x in ``A @ x``.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any.
     * Refused: never.
 

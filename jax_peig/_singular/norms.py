@@ -100,7 +100,7 @@ def ky_fan_norm(
     Differentiability
     -----------------
     * In: all that A holds or closes over.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any, as in `partial_eigh`; at a kink the first, which is one subgradient.
     * Refused: NaN for the second derivative at a kink, and where the singular values did not
       converge.
@@ -163,7 +163,7 @@ def nuclear_norm(
     Differentiability
     -----------------
     * In: ``norm`` in all that A holds or closes over. The derivative of ``left_out`` is zero.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any, as in `partial_eigh`; at a kink the first, which is one subgradient.
     * Refused: NaN for the second derivative at a kink, and where the singular values did not
       converge.
@@ -249,7 +249,7 @@ def singular_value_threshold(
     Differentiability
     -----------------
     * In: all that A holds or closes over, and t.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: the first and the second.
     * Refused: NaN where k is too small or t negative, where the triplets or the linear systems did
       not converge, for second derivatives where k cuts a cluster below t, and from the third in A

@@ -68,7 +68,7 @@ def partial_svd(
     Differentiability
     -----------------
     * In: all that A holds or closes over.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any, as in `partial_eigh`.
     * Refused: NaN for a zero singular value and its vectors, for one vector of a repeated singular
       value, for U or Vh without their common phase, for weights that vary inside a cluster whose

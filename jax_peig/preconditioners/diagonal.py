@@ -40,7 +40,7 @@ def jacobi(diagonal: ArrayLike, shift: Any = 0.0) -> Preconditioner:
     Differentiability
     -----------------
     * In: ``diagonal`` and ``shift``, by ``T @ v``. `partial_eigh` takes T as a constant.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any.
     * Refused: never.
 
@@ -93,7 +93,7 @@ def block_jacobi(blocks: Any, size: int | None = None) -> Preconditioner:
     Differentiability
     -----------------
     * In: nothing: T is a constant, and ``T @ v`` is linear in v.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any, in v.
     * Refused: never.
 

@@ -41,7 +41,7 @@ def fourier(symbol: ArrayLike, offset: Any = 0.0) -> Preconditioner:
     Differentiability
     -----------------
     * In: ``symbol`` and ``offset``, by ``T @ v``. `partial_eigh` takes T as a constant.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any.
     * Refused: never.
 
@@ -155,7 +155,7 @@ def teter(kinetic: ArrayLike, reference: Any) -> Array:
     Differentiability
     -----------------
     * In: ``kinetic`` and ``reference``.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any.
     * Refused: never.
 

@@ -45,7 +45,7 @@ def polynomial(
     -----------------
     * In: ``lower``, ``upper``, ``shift``, and all that A holds or closes over, by ``T @ v``.
       `partial_eigh` takes T as a constant.
-    * Modes: forward and reverse, nested in any order.
+    * Modes: forward and reverse.
     * Orders: any.
     * Refused: never.
 

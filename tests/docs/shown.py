@@ -28,9 +28,9 @@ def sections(text):
 
 
 def public_functions():
-    """(module, name, function) of each function of the public modules, once."""
+    """(module, name, function) of the public modules, `partial_eigh` first."""
     for module in PUBLIC_MODULES:
-        for name, thing in vars(module).items():
+        for name, thing in sorted(vars(module).items(), key=lambda item: item[0] != "partial_eigh"):
             made_here = inspect.isfunction(thing) and not name.startswith("_")
             if made_here and len(sections(thing.__doc__ or "")) > 1:
                 yield module, name, thing

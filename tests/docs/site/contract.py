@@ -2,7 +2,7 @@
 
 import re
 
-from tests.docs.shown import public_functions, sections
+from tests.docs.shown import PUBLIC_MODULES, public_functions, sections
 
 ENTRIES = {
     "In": "differentiable in",
@@ -28,12 +28,24 @@ def terms(text):
     return found
 
 
-def table():
-    """The terms of all public functions as a table in Markdown, a docstring's references kept."""
-    lines = ["| function | " + " | ".join(ENTRIES.values()) + " |"]
-    lines.append("|---" * (len(ENTRIES) + 1) + "|")
-    for module, name, function in public_functions():
-        short = f"{module.__name__}.{name}".removeprefix("jax_peig.")
-        cells = [cell.replace("|", r"\|") for cell in terms(function.__doc__).values()]
-        lines.append(f"| `{short}` | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+INTRODUCTION = """\
+# What is differentiable
+
+For each function: in what it can be differentiated, in which modes of automatic differentiation, to
+which order, and where a derivative is refused. Both modes may be nested in any order, under `jit`
+and `vmap`. What is refused is NaN, not a wrong number. The tables are made of the section
+"Differentiability" of the functions' docstrings; [What it promises](README.md#what-it-promises)
+answers by the kind of loss.
+"""
+
+
+def page():
+    """The page of the site, in Markdown: a table for each module."""
+    tables = []
+    for module in PUBLIC_MODULES:
+        tables += [f"\n## {module.__name__}\n", "| function | " + " | ".join(ENTRIES.values()) + " |"]
+        tables.append("|---" * (len(ENTRIES) + 1) + "|")
+        for name, function in ((n, f) for where, n, f in public_functions() if where is module):
+            cells = [cell.replace("|", r"\|") for cell in terms(function.__doc__).values()]
+            tables.append(f"| `{name}` | " + " | ".join(cells) + " |")
+    return INTRODUCTION + "\n".join(tables)
