@@ -269,7 +269,7 @@ def from_scipy(S: Any) -> SparseOperator:
 
     >>> import jax, jax.numpy as jnp, numpy as np, scipy.sparse
     >>> from jax_peig import partial_eigh
-    >>> from jax_peig._operators.sparse import from_scipy
+    >>> from jax_peig.operators import from_scipy
     >>> n = 30
     >>> S = scipy.sparse.diags_array([-1.0, 2.0, -1.0], offsets=[-1, 0, 1], shape=(n, n)).tocsr()
     >>> chain, (rows, columns) = from_scipy(S), S.nonzero()

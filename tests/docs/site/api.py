@@ -20,11 +20,11 @@ from tests.docs.shown import PUBLIC_MODULES, public_functions
 from tests.docs.site.markdown import parser
 
 REFERENCE = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)")
-# In a signature, the private modules of a type that the site does not show.
-_DOT = '<span class="o">.</span>'
+# The private modules of a type, in plain text or as highlighted code, whose quotes JSON escapes.
+NAME, DOT = r'<span class=\\?"n\\?">', r'<span class=\\?"o\\?">\.</span>'
 PRIVATE = re.compile(
-    rf'(?<=<span class="n">jax</span>){_DOT}<span class="n">jaxlib</span>{_DOT}<span class="n">_jax</span>'
-    rf'|<span class="n">jax_peig</span>{_DOT}(?:<span class="n">\w+</span>{_DOT})*'
+    rf"\.jaxlib\._jax\b|{DOT}{NAME}jaxlib</span>{DOT}{NAME}_jax</span>"
+    rf"|\bjax_peig\.(?:\w+\.)*_(?:\w+\.)+|{NAME}jax_peig</span>{DOT}(?:{NAME}\w+</span>{DOT})*"
 )
 DOCTEST = re.compile(r"^>>> .*(?:\n(?!\s*$).+)*", re.MULTILINE)
 
@@ -92,6 +92,11 @@ class References:
         return self.urls.get(code.partition("(")[0])
 
 
+def public_types(text):
+    """A text of pdoc without the private modules in which a type is defined."""
+    return Markup(PRIVATE.sub("", text))
+
+
 def in_markdown(docstring, references, root):
     """A docstring in NumPy's format as Markdown, its references as links."""
     starred = re.sub(r"^(\*+)(\w+)$", r"\\\1\2", docstring, flags=re.MULTILINE)
@@ -123,8 +128,7 @@ def environment(references):
 
     @jinja2.pass_context
     def linkify(context, code, namespace="", shorten=True):
-        linked = pdoc.render_helpers.linkify(context, code, namespace, shorten)
-        return Markup(PRIVATE.sub("", linked))
+        return public_types(pdoc.render_helpers.linkify(context, code, namespace, shorten))
 
     env.filters["linkify"] = linkify
     env.globals["shown"] = shown

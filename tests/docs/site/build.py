@@ -105,12 +105,20 @@ def build(out):
         pages = texts(references)
         env = api.environment(references)
         env.globals.update(
-            groups=navigation(pages, modules), colours=Markup(colours()), version=jax_peig.__version__, wide=CONTRACT
+            groups=navigation(pages, modules),
+            colours=Markup(colours()),
+            version=jax_peig.__version__,
+            wide=CONTRACT,
         )
         shared = {"all_modules": modules, "root_module_name": None}
         made = {
             path: env.get_template("page.html.jinja2").render(
-                page=page, here=path, root="", contents=page.contents, notebook=NOTEBOOK_OF.get(path), **shared
+                page=page,
+                here=path,
+                root="",
+                contents=page.contents,
+                notebook=NOTEBOOK_OF.get(path),
+                **shared,
             )
             for path, page in pages.items()
         }
@@ -122,7 +130,7 @@ def build(out):
                 contents=api.contents(module),
                 **shared,
             )
-        made["search.js"] = pdoc.render.search_index(modules)
+        made["search.js"] = api.public_types(pdoc.render.search_index(modules))
     for path, text in made.items():
         (out / path).parent.mkdir(parents=True, exist_ok=True)
         (out / path).write_text(text, encoding="utf-8")

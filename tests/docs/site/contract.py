@@ -43,7 +43,10 @@ def page():
     """The page of the site, in Markdown: a table for each module."""
     tables = []
     for module in PUBLIC_MODULES:
-        tables += [f"\n## {module.__name__}\n", "| function | " + " | ".join(ENTRIES.values()) + " |"]
+        tables += [
+            f"\n## {module.__name__}\n",
+            "| function | " + " | ".join(ENTRIES.values()) + " |",
+        ]
         tables.append("|---" * (len(ENTRIES) + 1) + "|")
         for name, function in ((n, f) for where, n, f in public_functions() if where is module):
             cells = [cell.replace("|", r"\|") for cell in terms(function.__doc__).values()]

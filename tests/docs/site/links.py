@@ -39,11 +39,15 @@ class Reader(html.parser.HTMLParser):
 
 def problems(root):
     """What is wrong in the site under ``root``, a line for each."""
-    pages = {path: Reader(path.read_text(encoding="utf-8")) for path in sorted(root.rglob("*.html"))}
+    pages = {
+        path: Reader(path.read_text(encoding="utf-8")) for path in sorted(root.rglob("*.html"))
+    }
     found = []
     for path, page in pages.items():
         name = path.relative_to(root)
-        found += [f"{name}: id {i} twice" for i in sorted({i for i in page.ids if page.ids.count(i) > 1})]
+        found += [
+            f"{name}: id {i} twice" for i in sorted({i for i in page.ids if page.ids.count(i) > 1})
+        ]
         for url in page.resources:
             if url.startswith(OUTSIDE):
                 found.append(f"{name}: {url} is loaded from outside")

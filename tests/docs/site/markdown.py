@@ -1,6 +1,7 @@
-"""Markdown to HTML, with formulae as MathML and highlighted code: no script is needed to read it."""
+"""Markdown to HTML that needs no script: formulae are MathML, and code is highlighted."""
 
 import html
+import itertools
 import re
 import warnings
 
@@ -59,14 +60,14 @@ class Page:
         md = parser()
         tokens = md.parse(text)
         self.contents, self.title = [], None
-        for opening, inline in zip(tokens, tokens[1:], strict=False):
+        for opening, inline in itertools.pairwise(tokens):
             if opening.type == "heading_open":
                 name = re.sub(r"[`$*]", "", inline.content)
                 if opening.tag == "h1" and self.title is None:
                     self.title = name
                 elif opening.tag == "h2":
                     self.contents.append((opening.attrs["id"], name))
-        for token in (child for token in tokens for child in token.children or ()):
+        for token in itertools.chain.from_iterable(token.children or () for token in tokens):
             for attribute in {"href", "src"} & set(token.attrs):
                 token.attrs[attribute] = link(token.attrs[attribute])
         md.renderer.rules["code_inline"] = _linked_code(reference)
