@@ -103,6 +103,11 @@ class TestRendering:
         with pytest.warns(UserWarning, match="unknown"):
             self.page(markdown, text)
 
+    def test_an_underscore_in_a_docstring_is_one(self, markdown):
+        assert markdown.docstring_parser().render("*a* |X|_F^2 + |X|_*, _b_") == (
+            "<p><em>a</em> |X|_F^2 + |X|_*, _b_</p>\n"
+        )
+
     def test_a_file_that_the_site_does_not_hold_is_a_warning(self, markdown):
         from tests.docs.site.build import links_of
 

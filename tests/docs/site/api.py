@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 import jax_peig
 from tests.docs.shown import PUBLIC_MODULES, public_functions
-from tests.docs.site.markdown import parser
+from tests.docs.site.markdown import docstring_parser
 
 REFERENCE = re.compile(r"(?<!`)`([A-Za-z_][\w.]*)`(?!`)")
 # The private modules of a type, in plain text or as highlighted code, whose quotes JSON escapes.
@@ -120,7 +120,7 @@ def environment(references):
         show_source=False,
         template_directory=pathlib.Path(__file__).parent / "templates",
     )
-    env, md = pdoc.render.env, parser(anchors=False)
+    env, md = pdoc.render.env, docstring_parser()
 
     @jinja2.pass_context
     def to_markdown(context, docstring):

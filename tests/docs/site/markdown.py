@@ -8,6 +8,7 @@ import warnings
 import pygments
 from latex2mathml.converter import convert
 from markdown_it import MarkdownIt
+from markdown_it.rules_inline.emphasis import tokenize as emphasis
 from mdit_py_plugins.anchors import anchors_plugin
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from pygments.formatters import HtmlFormatter
@@ -43,10 +44,23 @@ def heading_id(text):
     return re.sub(r"[^\w\- ]", "", text.lower()).strip().replace(" ", "-")
 
 
-def parser(anchors=True):
+def _parser():
     md = MarkdownIt("commonmark", {"html": False, "highlight": highlighted}).enable("table")
-    md.use(dollarmath_plugin, renderer=formula, double_inline=True)
-    return md.use(anchors_plugin, max_level=3, slug_func=heading_id) if anchors else md
+    return md.use(dollarmath_plugin, renderer=formula, double_inline=True)
+
+
+def docstring_parser():
+    """Markdown in which an underscore is one, as in ||X||_F; asterisks emphasise."""
+    md = _parser()
+    md.inline.ruler.at(
+        "emphasis", lambda state, silent: state.src[state.pos] == "*" and emphasis(state, silent)
+    )
+    return md
+
+
+def parser():
+    """GitHub's Markdown, in which README.md and the guides are written."""
+    return _parser().use(anchors_plugin, max_level=3, slug_func=heading_id)
 
 
 class Page:
