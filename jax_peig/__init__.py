@@ -24,7 +24,7 @@ from jax_peig._core.results import Info as Info
 from jax_peig._core.results import PartialEigh as PartialEigh
 from jax_peig._core.results import PartialEighError as PartialEighError
 from jax_peig._core.results import PartialSVD as PartialSVD
-from jax_peig._core.results import Status as Status
+from jax_peig._core.status import Status as Status
 from jax_peig._derivatives.well_posed import project_gauge as project_gauge
 from jax_peig._eigensolvers.chebyshev import Chebyshev as Chebyshev
 from jax_peig._eigensolvers.davidson import Davidson as Davidson

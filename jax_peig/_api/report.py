@@ -7,73 +7,26 @@ call: they are the gradient with respect to offsets that are added to the call's
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig._api.solution import solve_and_judge
-from jax_peig._core import blocks, tolerances
+from jax_peig._api.call_report import CallReport, examine
+from jax_peig._core import tolerances
 from jax_peig._core.recording import visited_by
-from jax_peig._core.results import Info, PartialEigh, Status
-from jax_peig._core.types import Array, Block, PyTree
-from jax_peig._derivatives import solve as systems_solve
-from jax_peig._derivatives.rounds import solver_of
+from jax_peig._core.results import PartialEigh
+from jax_peig._core.types import Array, PyTree
 from jax_peig._derivatives.rules import Rule
-from jax_peig._derivatives.sylvester import Settings
-from jax_peig._derivatives.systems import Point, SylvesterSystem, Systems
 from jax_peig._eigensolvers.problem import Inputs, Problem
 
 # For the reference the systems are solved to this part of their tolerance.
 FURTHER = 1e-3
 
 
-@dataclasses.dataclass(frozen=True)
-class CallReport:
-    """One call of `partial_eigh` inside the function, in the order in which they were made.
-
-    Attributes
-    ----------
-    n, k, method : int, int, str
-        The problem, and the eigensolver.
-    solvers : tuple
-        The solvers of the linear systems, in the order in which they are tried.
-    info : Info
-        The account of the eigenpairs.
-    gap : float
-        Distance of the k-th eigenvalue, in the order wanted, to the next.
-    residuals : (k,)
-        True relative residuals of the linear systems; 0 for a pair whose vector has no cotangent.
-    tolerance : float
-        The relative residual that they had to reach.
-    steps, matvecs : int
-        Iterations of the linear systems, and their products of A with one vector. Those of "cg",
-        "gmres" and callables are not known, and products with OPinv are not counted.
-    gauge : float
-        The part of the cotangent that depends on an arbitrary choice, over the cotangent. It is
-        zero up to rounding if the loss is well-posed.
-    problems : tuple of str
-        The reasons why the derivative is ill-posed or inaccurate; empty if there are none.
-    """
-
-    n: int
-    k: int
-    method: str
-    solvers: tuple[Any, ...]
-    info: Info
-    gap: float
-    residuals: np.ndarray
-    tolerance: float
-    steps: int
-    matvecs: int
-    gauge: float
-    problems: tuple[str, ...]
-
-
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class DerivativeReport:
     """The result of `derivative_report`; ``print`` it.
 
@@ -109,17 +62,10 @@ class DerivativeReport:
                 f"gradient: relative error about {self.error:.1e} "
                 f"(eigenpairs {self.error_of_eigenpairs:.1e}, systems {self.error_of_systems:.1e})"
             )
-        for i, call in enumerate(self.calls):
-            names = " then ".join(s if isinstance(s, str) else "a callable" for s in call.solvers)
-            worst = np.max(call.residuals, initial=0.0)
-            count = f"{call.steps} steps, {call.matvecs} matvecs"
-            count = count if solver_of(call.solvers[0]).counted else "not counted"
-            lines.append(
-                f"call {i}: n = {call.n}, k = {call.k}, {call.method}; gap {call.gap:.1e}; systems "
-                f"by {names}: residual {worst:.1e} (tolerance {call.tolerance:.1e}), "
-                f"{count}; gauge-dependent part {call.gauge:.1e}"
-            )
+        lines += [f"call {i}: {call}" for i, call in enumerate(self.calls)]
         return "\n".join([*lines, self.verdict])
+
+    __repr__ = __str__
 
 
 def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> DerivativeReport:
@@ -188,7 +134,7 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
     (refined, _), _ = _gradient(f, args, argnums, zeros, refine=True)
     (best, _), _ = _gradient(f, args, argnums, zeros, refine=True, further=FURTHER)
     calls = tuple(
-        _examine(*call, *both) for call, *both in zip(seen.calls, pairs, cotangents, strict=True)
+        examine(*call, *both) for call, *both in zip(seen.calls, pairs, cotangents, strict=True)
     )
     size = _norm(best) or 1.0
 
@@ -285,110 +231,6 @@ def _gradient(
 
 def _norm(tree: PyTree) -> float:
     return float(np.sqrt(sum(np.sum(np.abs(np.asarray(x)) ** 2) for x in jax.tree.leaves(tree))))
-
-
-class _Judgement(NamedTuple):
-    """The account of one call, of its systems and of its cotangents."""
-
-    info: Info
-    tol: Array
-    residuals: Array  # (k,), relative
-    steps: Array
-    matvecs: Array
-    solved: Array  # all systems reached their tolerance
-    gauge: Array  # the gauge-dependent part of the cotangents, over the cotangents
-    ill_posed: Array
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _judge(
-    static: tuple[Problem, Rule],
-    inputs: Inputs,
-    pairs: tuple[Array, Array],
-    cotangents: tuple[Array, Array],
-) -> _Judgement:
-    """Solve a call once more, for its account, and then its systems; apply the checks.
-
-    The pairs are those that the cotangents belong to: another program may round to other vectors
-    inside a cluster.
-    """
-    problem, rule = static
-    a, m, _, _, info, forward = solve_and_judge(problem, rule, inputs)
-    lam, x = rule.eigenvalues(pairs[0]), pairs[1]
-    mx = x if m is None else m(x)
-    system = SylvesterSystem(a, m, x, mx, jnp.diag(lam).astype(x.dtype), forward.data)
-    at = Point(system, lam, forward)
-    lb, xb = cotangents[0].conj(), cotangents[1].conj()
-    solution, residuals = _solve_systems(system, xb, rule.settings)
-    skew = rule.gauge_part(at, lb, blocks.gram(x, xb))
-    size = rule.cotangent_size(at, lb, xb)
-    return _Judgement(
-        info=info,
-        tol=forward.data.tol,
-        residuals=residuals,
-        steps=solution.steps,
-        matvecs=solution.matvecs,
-        solved=jnp.all(solution.converged),
-        gauge=jnp.max(jnp.abs(skew)) * blocks.reciprocal(size),
-        ill_posed=rule.ill_posed(at, skew, lb, xb, derived=False),
-    )
-
-
-def _solve_systems(
-    system: SylvesterSystem, xb: Block, settings: Settings
-) -> tuple[systems_solve.Solution, Array]:
-    """The linear systems of a gradient, and their relative residuals (k,)."""
-    n, k = xb.shape
-    if k == n:
-        none, lengths = jnp.array(0), jnp.zeros_like(jnp.diagonal(system.r).real)
-        solution = systems_solve.Solution(xb, jnp.ones(k, bool), lengths, none, none)
-        return solution, lengths
-    systems = Systems.of(system, settings.sign)
-    rhs, full = systems.dual(systems.dual(xb)), blocks.column_norms(xb)
-    solution = systems_solve.solve(systems, rhs, full, settings.solvers, settings.max_steps)
-    return solution, solution.residuals * blocks.reciprocal(blocks.column_norms(rhs))
-
-
-def _examine(
-    problem: Problem,
-    rule: Rule,
-    inputs: Inputs,
-    pairs: tuple[Array, Array],
-    cotangents: tuple[Array, Array],
-) -> CallReport:
-    """The checks and the linear systems of one call."""
-    found = _judge((problem, rule), inputs, pairs, cotangents)
-    return CallReport(
-        n=inputs.a.n,
-        k=problem.k,
-        method=problem.method.name,
-        solvers=rule.settings.solvers,
-        info=found.info,
-        gap=float(found.info.gap),
-        residuals=np.asarray(found.residuals),
-        tolerance=float(found.tol),
-        steps=int(found.steps),
-        matvecs=int(found.matvecs),
-        gauge=float(found.gauge),
-        problems=_problems(found),
-    )
-
-
-def _problems(found: _Judgement) -> tuple[str, ...]:
-    """The reasons why the derivative of a call is ill-posed or inaccurate."""
-    info, problems = found.info, []
-    if int(info.status) != Status.CONVERGED:
-        problems.append(f"the eigenpairs: {info.message}")
-    if not bool(found.solved) and not bool(info.cut):  # a cut makes a system singular
-        problems.append("a linear system did not reach its tolerance")
-    if bool(found.ill_posed):
-        problems.append(
-            "the loss uses vectors of a cluster that k cuts"
-            if bool(info.cut)
-            else "the loss depends on an arbitrary choice of vectors, or weighs the eigenvalues of "
-            "a cluster differently"
-        )
-    return tuple(problems)
 
 
 def _verdict(calls: tuple[CallReport, ...], gradient: PyTree) -> str:

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig._core.results import Info, PartialEigh, Status
+from jax_peig._core.results import Info, PartialEigh
+from jax_peig._core.status import Status
 from jax_peig._core.types import Array, Block
 from jax_peig._derivatives import refinement
 from jax_peig._derivatives.attach import attach
@@ -17,7 +18,7 @@ from jax_peig._derivatives.systems import (
     default_tolerance,
     guards_of,
 )
-from jax_peig._diagnostics.info import Findings, account, diagnose, usable
+from jax_peig._diagnostics.info import Errors, Findings, account, diagnose, usable
 from jax_peig._eigensolvers.convergence import Ritz
 from jax_peig._eigensolvers.problem import Inputs, Problem
 from jax_peig._operators.hermitian import asymmetry, has_imaginary_diagonal, hermitian_part
@@ -53,22 +54,23 @@ def solve_and_judge(problem: Problem, rule: Rule, inputs: Inputs) -> Solved:
     m = None if inputs.m is None else hermitian_part(inputs.m)
     # The eigensolver sees parameters without tangents, and is never differentiated.
     frozen = jax.lax.stop_gradient(inputs._replace(a=a, m=m))
-    ritz, probe_a, probe_m, helpful = problem.method.solve(problem, frozen)
+    ritz, probe_a, probe_m, helpers = problem.method.solve(problem, frozen)
     if problem.postprocess is not None:
         ritz = problem.postprocess(frozen.a, ritz, k)
     data = _system_data(frozen, ritz, k, (probe_a.norm, probe_m.norm))
     if rule.refine and k < inputs.a.n:
         ritz = _refined(problem, rule, frozen, ritz, data)
         data = data._replace(guards=guards_of(ritz, k, data.norms))
-    told_a, judged_a = _hermiticity_errors(inputs.a, a, probe_a)
-    told_m, judged_m = _hermiticity_errors(inputs.m, m, probe_m)
+    told_a, judged_a = _errors(inputs.a, a, probe_a)
+    told_m, judged_m = _errors(inputs.m, m, probe_m)
     # An array M whose diagonal is not real has no Hermitian part that was meant.
-    judged_m = jnp.where(has_imaginary_diagonal(inputs.m), jnp.inf, judged_m)
+    skew = jnp.where(has_imaginary_diagonal(inputs.m), jnp.inf, judged_m.hermiticity)
+    judged_m = judged_m._replace(hermiticity=skew)
     findings = Findings(
         norms=data.norms,
         status=diagnose(ritz, judged_a, judged_m, probe_a.finite & probe_m.finite),
-        hermiticity_errors=(told_a, told_m),
-        helpful=helpful,
+        errors=(told_a, told_m),
+        helpers=helpers,
     )
     info, cut = account(problem, frozen, ritz, findings)
     valid = usable(info.status)
@@ -112,15 +114,14 @@ def _refined(problem: Problem, rule: Rule, inputs: Inputs, ritz: Ritz, data: Sys
     return refinement.refine(ritz, systems, rule.settings, order)
 
 
-def _hermiticity_errors(
-    given: Operator | None, part: Operator | None, probe: Probe
-) -> tuple[Array, Array]:
-    """||A - A^H|| / ||A|| as info tells it, and as the status judges it.
+def _errors(given: Operator | None, part: Operator | None, probe: Probe) -> tuple[Errors, Errors]:
+    """How far an operator is from a Hermitian matrix, as info tells it and as the status judges it.
 
     The Hermitian part of an array is a well-posed problem whatever the array: its asymmetry is told
     and not judged. A product has no such part, and the probe's estimate is told and judged.
     """
+    found = Errors(probe.hermiticity_error, probe.linearity_error)
     error = asymmetry(given, part, probe.norm)
     if error is None:
-        return probe.hermiticity_error, probe.hermiticity_error
-    return error, jnp.zeros_like(probe.norm)
+        return found, found
+    return found._replace(hermiticity=error), found._replace(hermiticity=jnp.zeros_like(error))

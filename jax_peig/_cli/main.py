@@ -22,7 +22,8 @@ import jax_peig
 from jax_peig._api.arguments import WHICH
 from jax_peig._cli.demo import demonstration
 from jax_peig._cli.matrix_market import InputError, first_line, read_problem
-from jax_peig._core.results import PartialEigh, Status
+from jax_peig._core.results import PartialEigh
+from jax_peig._core.status import Status
 from jax_peig._eigensolvers.choose import NAMES
 
 

@@ -1,62 +1,14 @@
 """What the solvers return: eigenpairs, and how good they are."""
 
 import dataclasses
-import enum
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
+from jax_peig._core import display
+from jax_peig._core.status import Status, worst_member
 from jax_peig._core.types import Array
-
-
-class Status(enum.IntEnum):
-    """How a computation ended; `Info.status` holds the number, `Info.message` the text."""
-
-    CONVERGED = 0
-    MAX_STEPS = 1
-    STAGNATED = 2
-    NOT_FINITE = 3
-    M_NOT_POSITIVE_DEFINITE = 4
-    A_NOT_HERMITIAN = 5
-    M_NOT_HERMITIAN = 6
-    PRECONDITIONER_NOT_POSITIVE_DEFINITE = 7
-    K_TOO_SMALL = 8
-
-    @property
-    def text(self) -> str:
-        """What happened and what to do."""
-        return _TEXTS[self]
-
-
-_TEXTS = {
-    Status.CONVERGED: "all k pairs converged",
-    Status.MAX_STEPS: (
-        "some pairs did not reach the tolerance within max_steps, or the set could not be shown "
-        "to be complete: raise max_steps, loosen tol, give a preconditioner, try another method, "
-        "or ask for a k that does not cut a cluster"
-    ),
-    Status.STAGNATED: (
-        "the residuals stopped falling above the tolerance, at the rounding of the products: "
-        "loosen tol or work in float64"
-    ),
-    Status.NOT_FINITE: "a product gave NaN or inf: check A, M and the preconditioner",
-    Status.M_NOT_POSITIVE_DEFINITE: (
-        "M is not positive definite: check its sign, and remove degrees of freedom without mass"
-    ),
-    Status.A_NOT_HERMITIAN: (
-        "A is not Hermitian (info.hermiticity_error): check signs, conjugation and boundary terms "
-        "of its product"
-    ),
-    Status.M_NOT_HERMITIAN: (
-        "M is not Hermitian (info.hermiticity_error_M): check signs and conjugation of its product"
-    ),
-    Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE: (
-        "some pairs did not reach the tolerance, and the preconditioner or M_solve is not a "
-        "Hermitian positive definite operator: check its sign, and that it is symmetric"
-    ),
-    Status.K_TOO_SMALL: "not every singular value above the threshold is among the k: raise k",
-}
 
 
 class PartialEighError(RuntimeError):
@@ -64,7 +16,7 @@ class PartialEighError(RuntimeError):
 
 
 @jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Info:
     """How good the computed pairs are. Under ``vmap`` every field has the batch's axes in front.
 
@@ -95,9 +47,16 @@ class Info:
         Whether k cuts a cluster: then span(X) is not unique and has no derivative.
     hermiticity_error, hermiticity_error_M : real
         ||A - A^H|| / ||A||, estimated by a random probe; exact for an array, as it was given.
+    linearity_error, linearity_error_M : real
+        ||A (a x + b y) - a A x - b A y|| over ||A||, estimated by a random probe; 0 for an array.
     preconditioner_definite : bool
-        False where a random probe showed that the preconditioner, or M_solve, is not Hermitian
-        positive definite. The residuals decide whether the pairs are good all the same.
+        False where a random probe showed that the preconditioner, or M_solve, is not linear,
+        Hermitian and positive definite. The residuals decide whether the pairs are good all the
+        same.
+    linearity_error_helpers : real
+        The largest linearity error of the preconditioner, M_solve and OPinv; 0 without them. That
+        of an iterative solver is of the size of its tolerance. It is told, and the residuals
+        decide.
     MX : (n, k) or None
         M X; None without M. `project_gauge` needs it.
     history : (max_steps + 1, k) real or None
@@ -120,7 +79,10 @@ class Info:
     cut: Array
     hermiticity_error: Array
     hermiticity_error_M: Array
+    linearity_error: Array
+    linearity_error_M: Array
     preconditioner_definite: Array
+    linearity_error_helpers: Array
     MX: Array | None
     history: Array | None
     method: str = dataclasses.field(metadata={"static": True})
@@ -129,7 +91,10 @@ class Info:
     @property
     def message(self) -> str:
         """The status in words, the worst of a batch; outside ``jit`` only."""
-        return Status(int(np.max(_on_host(self.status, "message")))).text
+        return Status.worst_of(np.atleast_1d(_on_host(self.status, "message"))).text
+
+    def __repr__(self) -> str:
+        return display.account(self)
 
     def raise_if_failed(self) -> None:
         """Raise `PartialEighError` with what happened and what to do; outside ``jit`` only.
@@ -143,7 +108,7 @@ class Info:
         failed = status != Status.CONVERGED
         if not np.any(failed):
             return
-        worst = Status(int(np.max(status)))
+        worst = Status(int(status[worst_member(status)]))
         k = self.residual_norms.shape[-1]
         fewest = int(np.min(np.asarray(self.converged)))
         where = f"{int(failed.sum())} of {status.size} problems failed; " if status.size > 1 else ""
@@ -182,6 +147,9 @@ class Eigenspace(NamedTuple):
     basis: Array
     info: Info
 
+    def __repr__(self) -> str:
+        return display.result(self, "Rayleigh quotient", self.rayleigh)
+
 
 class PartialEigh(NamedTuple):
     """Eigenpairs of ``A X = M X diag(w)``, ``X^H M X = I``.
@@ -199,6 +167,9 @@ class PartialEigh(NamedTuple):
     eigenvalues: Array
     eigenvectors: Array
     info: Info
+
+    def __repr__(self) -> str:
+        return display.result(self, "eigenvalue", self.eigenvalues)
 
 
 class PartialSVD(NamedTuple):
@@ -220,3 +191,6 @@ class PartialSVD(NamedTuple):
     s: Array
     Vh: Array
     info: Info
+
+    def __repr__(self) -> str:
+        return display.result(self, "singular value", self.s)

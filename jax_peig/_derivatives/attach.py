@@ -123,7 +123,7 @@ class _Check(_RuleMap):
             return jnp.array(True)
         skew = jnp.zeros_like(at.system.r) if skew is None else skew
         lb, xb = (None if ct is None else ct.conj() for ct in (lb, xb))
-        bad = self.rule.ill_posed(at, skew, lb, xb, derived=derived)
+        bad = self.rule.ill_posed(at, skew, lb, xb, derived=derived).any()
         if self.rule.on_gauge == "nan":
             return ~bad
         jax.debug.callback(well_posed.warn_ill_posed, bad)

@@ -142,7 +142,7 @@ class Rule(abc.ABC):
     @abc.abstractmethod
     def ill_posed(
         at: Point, skew: Array, lb: Array | None, xb: Block | None, *, derived: bool
-    ) -> Array:
+    ) -> well_posed.Causes:
         """Whether the cotangents ask for a derivative that does not exist; see `well_posed`."""
 
 
@@ -206,8 +206,8 @@ class PairwiseRule(Rule):
     @staticmethod
     def ill_posed(
         at: Point, skew: Array, lb: Array | None, xb: Block | None, *, derived: bool
-    ) -> Array:
-        """Whether the derivative of (lam, X) does not exist."""
+    ) -> well_posed.Causes:
+        """Whether the derivative of (lam, X) does not exist, and why."""
         return well_posed.pairs_ill_posed(at, skew, lb, xb, derived=derived)
 
 
@@ -262,8 +262,8 @@ class SpaceRule(Rule):
     @staticmethod
     def ill_posed(
         at: Point, skew: Array, lb: Array | None, xb: Block | None, *, derived: bool
-    ) -> Array:
-        """Whether the derivative of (R, X) does not exist."""
+    ) -> well_posed.Causes:
+        """Whether the derivative of (R, X) does not exist, and why."""
         return well_posed.space_ill_posed(at, skew, lb, xb, derived=derived)
 
 

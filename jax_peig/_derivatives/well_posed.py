@@ -18,6 +18,7 @@ reverse) it is not: the off-diagonal part of the second derivative would be miss
 """
 
 import warnings
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,18 @@ from jax_peig._diagnostics import clusters
 STEEPNESS = 100
 
 
+class Causes(NamedTuple):
+    """Why a derivative does not exist, a boolean scalar each; see the list above."""
+
+    gauge: Array
+    occupation: Array
+    cut: Array
+
+    def any(self) -> Array:
+        """Whether there is a cause."""
+        return self.gauge | self.occupation | self.cut
+
+
 def gauge_part(b: Array, labels: Array) -> Array:
     """D o (B - B^H), the part of B = X^H Xb along rotations inside clusters: eq. 2.13."""
     return jnp.where(clusters.mask(labels), b - b.conj().T, 0)
@@ -40,8 +53,8 @@ def gauge_part(b: Array, labels: Array) -> Array:
 
 def pairs_ill_posed(
     at: Point, skew: Array, lb: Array | None, xb: Block | None, *, derived: bool
-) -> Array:
-    """Whether cotangents of (lam, X) ask for a derivative that does not exist; a boolean scalar.
+) -> Causes:
+    """Find out whether cotangents of (lam, X) ask for a derivative that does not exist, and why.
 
     Parameters
     ----------
@@ -57,24 +70,24 @@ def pairs_ill_posed(
     x, mx = at.system.x, at.system.mx
     d = clusters.mask(at.forward.labels)
     allowed = _allowed(at.lam, d)
-    bad = jnp.array(False)
+    gauge = occupation = cut = jnp.array(False)
     touched = jnp.zeros(d.shape[0], bool)
     if xb is not None:
         # Rounding of B_ij is of the size ||x_i|| ||xb_j||.
         size = _over_cluster(blocks.column_norms(x), d) * _over_cluster(blocks.column_norms(xb), d)
-        bad |= jnp.any(jnp.abs(skew) > allowed * size[None, :])
+        gauge = jnp.any(jnp.abs(skew) > allowed * size[None, :])
         b = jnp.where(d, blocks.gram(x, xb), 0)
         small = tolerances.gauge(at.lam.dtype)
         touched = _over_cluster(jnp.max(jnp.abs(b), axis=1), d) > small * size
         if not derived:
             rest = blocks.column_norms(xb - mx @ blocks.herm(b))
             relevant = rest > small * _over_cluster(blocks.column_norms(xb), d)
-            bad |= jnp.any(at.forward.cut & relevant)
+            cut = jnp.any(at.forward.cut & relevant)
     if lb is not None:
         spread = jnp.where(d, jnp.abs(lb[:, None] - lb[None, :]), 0)
         differs = jnp.any(spread > allowed * jnp.max(jnp.abs(lb)), axis=1)
-        bad |= jnp.any(differs if derived else differs & touched)
-    return bad
+        occupation = jnp.any(differs if derived else differs & touched)
+    return Causes(gauge, occupation, cut)
 
 
 def turning_part(b: Array, r: Array, rb: Array | None) -> Array:
@@ -88,32 +101,33 @@ def turning_part(b: Array, r: Array, rb: Array | None) -> Array:
 
 def space_ill_posed(
     at: Point, skew: Array, lb: Array | None, xb: Block | None, *, derived: bool
-) -> Array:
+) -> Causes:
     """`pairs_ill_posed` for cotangents of (R, X) of the whole space, lb (k, k) that of R.
 
     1. gauge  ``skew``, see `turning_part`, is zero but for rounding, however wide the space is.
     2. block  without Xb, C = herm(lb) is a multiple of I over every cluster: a rotation inside the
-              cluster leaves R as it is, and would change C.
+              cluster leaves R as it is, and would change C. It is a matter of the gauge too.
     3. cut    where k cuts a cluster, Xb of its pairs lies in the span of M X. A loss of R alone has
               a first derivative there: a generalised gradient, as of eigenvalues alone.
     """
     x, mx, lam = at.system.x, at.system.mx, at.lam
     small = tolerances.gauge(lam.dtype)
-    size, bad = jnp.zeros_like(lam[0]), jnp.array(False)
+    size, no = jnp.zeros_like(lam[0]), jnp.array(False)
+    block = cut = no
     if xb is not None:
         lengths = blocks.column_norms(xb)
         size = jnp.max(blocks.column_norms(x)) * jnp.max(lengths)
         if not derived:
             rest = blocks.column_norms(xb - mx @ blocks.gram(x, xb))
-            bad = jnp.any(at.forward.cut & (rest > small * jnp.max(lengths)))
+            cut = jnp.any(at.forward.cut & (rest > small * jnp.max(lengths)))
     if lb is not None:
         largest = jnp.max(jnp.abs(lb))
         size = size + jnp.max(jnp.abs(lam)) * largest
         if xb is None and not derived:
             d = clusters.mask(at.forward.labels)
             off = _off_multiple(blocks.herm(lb), d)
-            bad |= jnp.any(jnp.abs(off) > _allowed(lam, d) * largest)
-    return bad | jnp.any(jnp.abs(skew) > small * size)
+            block = jnp.any(jnp.abs(off) > _allowed(lam, d) * largest)
+    return Causes(block | jnp.any(jnp.abs(skew) > small * size), no, cut)
 
 
 def _off_multiple(c: Array, d: Array) -> Array:

@@ -5,12 +5,13 @@ from typing import NamedTuple
 import jax.numpy as jnp
 
 from jax_peig._core import tolerances
-from jax_peig._core.results import Info, Status
+from jax_peig._core.results import Info
+from jax_peig._core.status import WITH_PAIRS, Status
 from jax_peig._core.types import Array
 from jax_peig._diagnostics.clusters import find_clusters
 from jax_peig._diagnostics.error_bounds import error_bounds, error_estimates, rounding
 from jax_peig._eigensolvers.convergence import Lengths, Ritz, relative_residuals, residuals
-from jax_peig._eigensolvers.problem import Inputs, Problem
+from jax_peig._eigensolvers.problem import HelperCheck, Inputs, Problem
 
 
 class Findings(NamedTuple):
@@ -18,17 +19,26 @@ class Findings(NamedTuple):
 
     norms: tuple[Array, Array]  # ||A||, ||M||
     status: Array  # see `diagnose`
-    hermiticity_errors: tuple[Array, Array]  # of A and M
-    helpful: Array  # the preconditioner and M_solve look positive definite
+    errors: tuple["Errors", "Errors"]  # of A and M, as info tells them
+    helpers: HelperCheck
 
 
-def diagnose(ritz: Ritz, error_a: Array, error_m: Array, finite: Array) -> Array:
+class Errors(NamedTuple):
+    """How far an operator is from a Hermitian matrix, relative to its norm."""
+
+    hermiticity: Array
+    linearity: Array
+
+
+def diagnose(ritz: Ritz, a: Errors, m: Errors, finite: Array) -> Array:
     """The status of a problem without a Hermitian A and M > 0; CONVERGED otherwise."""
-    limit = tolerances.hermiticity(error_a.dtype)
+    limit = tolerances.hermiticity(a.hermiticity.dtype)
     found = [
         (~ritz.definite, Status.M_NOT_POSITIVE_DEFINITE),
-        (error_m > limit, Status.M_NOT_HERMITIAN),
-        (error_a > limit, Status.A_NOT_HERMITIAN),
+        (m.hermiticity > limit, Status.M_NOT_HERMITIAN),
+        (m.linearity > limit, Status.M_NOT_LINEAR),
+        (a.hermiticity > limit, Status.A_NOT_HERMITIAN),
+        (a.linearity > limit, Status.A_NOT_LINEAR),
         (~(finite & ritz.finite), Status.NOT_FINITE),
     ]
     status = jnp.array(int(Status.CONVERGED))
@@ -39,8 +49,7 @@ def diagnose(ritz: Ritz, error_a: Array, error_m: Array, finite: Array) -> Array
 
 def usable(status: Array) -> Array:
     """Whether there are pairs to return, converged or not."""
-    unhelped = status == Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE
-    return (status <= Status.STAGNATED) | unhelped
+    return jnp.any(status == jnp.array([int(s) for s in WITH_PAIRS]))
 
 
 def account(problem: Problem, inputs: Inputs, ritz: Ritz, findings: Findings) -> tuple[Info, Array]:
@@ -74,9 +83,12 @@ def account(problem: Problem, inputs: Inputs, ritz: Ritz, findings: Findings) ->
         clusters=clusters.labels,
         gap=clusters.gap,
         cut=jnp.any(clusters.cut),
-        hermiticity_error=findings.hermiticity_errors[0],
-        hermiticity_error_M=findings.hermiticity_errors[1],
-        preconditioner_definite=findings.helpful,
+        hermiticity_error=findings.errors[0].hermiticity,
+        hermiticity_error_M=findings.errors[1].hermiticity,
+        linearity_error=findings.errors[0].linearity,
+        linearity_error_M=findings.errors[1].linearity,
+        preconditioner_definite=findings.helpers.definite,
+        linearity_error_helpers=findings.helpers.linearity_error,
         MX=None if inputs.m is None else ritz.MX[:, :k],
         history=ritz.history if problem.monitor.rows else None,
         method=problem.method.name,
@@ -104,6 +116,9 @@ def _status(reached: Array, ritz: Ritz, findings: Findings, definite: Array) -> 
     converged = jnp.where(valid, jnp.sum(reached), 0)
     stopped = jnp.where(ritz.stagnated, int(Status.STAGNATED), int(Status.MAX_STEPS))
     unhelped = int(Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE)
-    stopped = jnp.where(findings.helpful, stopped, unhelped)
-    everything = (converged == reached.shape[0]) & ritz.complete
-    return converged, jnp.where(valid & ~everything, stopped, status)
+    helpers = findings.helpers
+    helpful = helpers.linearity_error <= tolerances.hermiticity(helpers.linearity_error.dtype)
+    stopped = jnp.where(helpers.definite & helpful, stopped, unhelped)
+    accurate = converged == reached.shape[0]
+    stopped = jnp.where(accurate, int(Status.NOT_SHOWN_COMPLETE), stopped)
+    return converged, jnp.where(valid & ~(accurate & ritz.complete), stopped, status)

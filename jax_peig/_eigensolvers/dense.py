@@ -1,8 +1,8 @@
 """The reference: materialise A and M, reduce by Cholesky, LAPACK's eigh.
 
 It finds all n eigenpairs, so that the derivative's linear systems are solved by the full spectrum.
-It takes n products with A and M, O(n^2) memory and O(n^3) time, and is the method of choice for
-small n.
+It takes n products with A and M, one more of each to see whether they are linear, O(n^2) memory
+and O(n^3) time, and is the method of choice for small n.
 """
 
 import dataclasses
@@ -12,10 +12,10 @@ import jax.numpy as jnp
 from jax.scipy.linalg import solve_triangular
 
 from jax_peig._core import blocks, tolerances
-from jax_peig._core.types import Array, Block, DTypeLike
+from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers.convergence import Complement, Ritz, Spectrum, StoppingRule
-from jax_peig._eigensolvers.problem import Found, Inputs, Method, Problem, Structure
-from jax_peig._operators.operator import Operator, matrix_of
+from jax_peig._eigensolvers.problem import Found, HelperCheck, Inputs, Method, Problem, Structure
+from jax_peig._operators.operator import Operator, is_matrix, matrix_of
 from jax_peig._operators.probe import Probe, identity
 
 # Refinements with M. Each squares the wanted pairs' error, which Cholesky's factor makes as large
@@ -52,8 +52,9 @@ class Dense(Method):
 
     def solve(self, problem: Problem, inputs: Inputs) -> Found:
         """Find all pairs."""
-        found = solve(inputs.a, inputs.m, problem.stopping_rule, problem.dtype, inputs.sigma)
-        return Found(*found, helpers_definite=jnp.array(True))
+        x = blocks.random_block(inputs.key, inputs.a.n, 1, problem.dtype)
+        found = solve(inputs.a, inputs.m, x, problem.stopping_rule, inputs.sigma)
+        return Found(*found, helpers=HelperCheck.nothing(problem.dtype))
 
     def derivative_solvers(self, structure: Structure) -> tuple[str, ...]:
         """The full spectrum, which needs no iteration."""
@@ -62,11 +63,12 @@ class Dense(Method):
 
 
 def solve(
-    a: Operator, m: Operator | None, rule: StoppingRule, dtype: DTypeLike, sigma: Array | None
+    a: Operator, m: Operator | None, x: Block, rule: StoppingRule, sigma: Array | None
 ) -> tuple[Ritz, Probe, Probe]:
     """All eigenpairs of a small problem, and the properties of A and M from their matrices.
 
-    With M, the wanted pairs are refined by first-order perturbation theory over the whole spectrum.
+    The products with a random vector ``x`` (n, 1) show whether A and M are linear. With M, the
+    wanted pairs are refined by first-order perturbation theory over the whole spectrum.
 
     Returns
     -------
@@ -76,8 +78,8 @@ def solve(
         Of A and of M.
     """
     n, k = a.n, rule.k
-    matrix, probe_a = _materialize(a, dtype)
-    mass, probe_m = (None, identity(dtype)) if m is None else _materialize(m, dtype)
+    matrix, probe_a = _materialize(a, x)
+    mass, probe_m = (None, identity(x.dtype)) if m is None else _materialize(m, x)
     values, vectors, definite = _all_pairs(matrix, mass)
     order = _order(values, rule, sigma)
     values, vectors = values[order], vectors[:, order]
@@ -95,8 +97,8 @@ def solve(
         AX=ax,
         MX=mx,
         steps=jnp.array(1),
-        matvecs=jnp.array(n),
-        matvecs_M=jnp.array(0 if m is None else n),
+        matvecs=jnp.array(_matvecs(a)),
+        matvecs_M=jnp.array(0 if m is None else _matvecs(m)),
         stagnated=jnp.array(False),
         finite=probe_a.finite & probe_m.finite,
         definite=definite | ~probe_m.finite,
@@ -107,19 +109,32 @@ def solve(
     return ritz, probe_a, probe_m
 
 
-def _materialize(operator: Operator, dtype: DTypeLike) -> tuple[Array, Probe]:
-    """The Hermitian part of the operator's matrix, and its exact properties."""
+def _matvecs(operator: Operator) -> int:
+    """How many products with one vector `_materialize` stands for."""
+    return operator.n + (0 if is_matrix(operator) else 1)
+
+
+def _materialize(operator: Operator, x: Block) -> tuple[Array, Probe]:
+    """The Hermitian part of the operator's matrix B, and its properties.
+
+    ||A x - B x|| is zero for a linear product, and ||B x|| of the size of ||B||_F ||x|| / sqrt(n).
+    """
+    n, dtype = x.shape[0], x.dtype
     explicit = matrix_of(operator)
     if explicit is None:
-        matrix = operator(jnp.eye(operator.n, dtype=dtype))
+        product = operator(jnp.concatenate([jnp.eye(n, dtype=dtype), x], axis=1))
+        matrix, ax = product[:, :n], product[:, n:]
         part = blocks.herm(matrix)
         size = jnp.linalg.norm(matrix)
-        error = jnp.linalg.norm(matrix - part) * 2 / jnp.where(size > 0, size, 1)
+        safe = jnp.where(size > 0, size, 1)
+        skew = jnp.linalg.norm(matrix - part) * 2 / safe
+        excess = jnp.linalg.norm(ax - matrix @ x) / safe * n**0.5 / jnp.linalg.norm(x)
     else:  # the Hermitian part already, see `hermitian_part`
-        part, error = explicit, jnp.zeros((), jnp.finfo(dtype).dtype)
+        part = explicit
+        skew = excess = jnp.zeros((), jnp.finfo(dtype).dtype)
     norm = jnp.max(jnp.sum(jnp.abs(part), axis=1))
-    finite = jnp.all(jnp.isfinite(part))
-    return part, Probe(error, norm, jnp.zeros_like(norm), (-norm, norm), finite)
+    finite = jnp.all(jnp.isfinite(part)) & jnp.isfinite(excess)
+    return part, Probe(skew, excess, norm, jnp.zeros_like(norm), (-norm, norm), finite)
 
 
 def _all_pairs(matrix: Array, mass: Array | None) -> tuple[Array, Block, Array]:

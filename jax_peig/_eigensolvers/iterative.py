@@ -15,15 +15,29 @@ from jax_peig._core import blocks, tolerances
 from jax_peig._core.checks import check_positive
 from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers.convergence import Ritz, Spectrum, StoppingRule
-from jax_peig._eigensolvers.problem import Found, Inputs, Method, Problem, Structure
+from jax_peig._eigensolvers.problem import (
+    Found,
+    HelperCheck,
+    Inputs,
+    Method,
+    Problem,
+    Structure,
+)
 from jax_peig._operators.mass_inverse import (
     ApproximateInverse,
     approximate_inverse,
     diagonal_inverse,
     given_inverse,
 )
-from jax_peig._operators.operator import Operator, diagonal_of
-from jax_peig._operators.probe import STEPS, Probe, probe, spectral_interval
+from jax_peig._operators.operator import Operator, diagonal_of, has_positive_diagonal
+from jax_peig._operators.probe import (
+    STEPS,
+    Probe,
+    linearity_error,
+    probe,
+    probe_matvecs,
+    spectral_interval,
+)
 
 
 class Pencil(NamedTuple):
@@ -68,7 +82,7 @@ class IterativeMethod(Method):
 
     def solve(self, problem: Problem, inputs: Inputs) -> Found:
         """Probe the operators, iterate, and count what the probes cost."""
-        task, helpers_definite = self.prepared(problem, inputs)
+        task, helpers = self.prepared(problem, inputs)
         if inputs.start is None:
             ritz = self.cold(task)
         else:
@@ -77,14 +91,17 @@ class IterativeMethod(Method):
             ritz = self.warm(task, jnp.where(usable[None, :], guess, 0))
         if ritz.spectrum is None and inputs.m is None and inputs.sigma is None:
             ritz = ritz._replace(spectrum=Spectrum(task.interval[1], None))
+        m = inputs.m
         ritz = ritz.having_spent(
-            self.probe_steps(problem.structure) + 1, 0 if inputs.m is None else STEPS + 1
+            self.probe_steps(problem.structure) + probe_matvecs(inputs.a),
+            0 if m is None else STEPS + probe_matvecs(m),
         )
-        ritz = ritz._replace(definite=ritz.definite & (task.probe_m.lowest > 0))
-        return Found(ritz, task.probe_a, task.probe_m, helpers_definite)
+        definite = (task.probe_m.lowest > 0) & has_positive_diagonal(m)
+        ritz = ritz._replace(definite=ritz.definite & definite)
+        return Found(ritz, task.probe_a, task.probe_m, helpers)
 
-    def prepared(self, problem: Problem, inputs: Inputs) -> tuple["Task", Array]:
-        """Draw the random start and probe the operators; tell whether the helpers are definite."""
+    def prepared(self, problem: Problem, inputs: Inputs) -> tuple["Task", HelperCheck]:
+        """Draw the random start and probe the operators."""
         n, k = inputs.a.n, problem.k
         keys = jax.random.split(inputs.key)
         drawn = blocks.random_block(keys[0], n, 2 + self.block_width(n, k), problem.dtype)
@@ -92,13 +109,16 @@ class IterativeMethod(Method):
         probe_a = probe(inputs.a, pair, self.probe_steps(problem.structure))
         probe_m = probe(inputs.m, pair)
         helpers = [probe(h, pair) for h in (inputs.preconditioner, inputs.m_solve)]
-        definite = jnp.all(jnp.array([healthy(h, h) for h in helpers]))
+        errors = [h.linearity_error for h in helpers] + [linearity_error(inputs.op_inv, pair)]
+        check = HelperCheck(
+            jnp.all(jnp.array([healthy(h, h) for h in helpers])), jnp.max(jnp.array(errors))
+        )
         pencil = Pencil(inputs.a, inputs.m, (probe_a.norm, probe_m.norm), healthy(probe_a, probe_m))
         task = Task(
             problem, inputs, problem.stopping_rule, pencil, probe_a, probe_m,
             random, lanczos_start=pair[:, 1:], key=keys[1],
         )  # fmt: skip
-        return task, definite
+        return task, check
 
 
 class Task(NamedTuple):
@@ -144,5 +164,10 @@ class Task(NamedTuple):
 def healthy(probe_a: Probe, probe_m: Probe) -> Array:
     """Whether the probes found nothing that rules out a Hermitian A and a positive definite M."""
     limit = tolerances.hermiticity(probe_a.norm.dtype)
-    errors = jnp.maximum(probe_a.hermiticity_error, probe_m.hermiticity_error)
-    return (errors <= limit) & (probe_m.lowest > 0) & probe_a.finite & probe_m.finite
+    errors = [e for p in (probe_a, probe_m) for e in (p.hermiticity_error, p.linearity_error)]
+    return (
+        (jnp.max(jnp.array(errors)) <= limit)
+        & (probe_m.lowest > 0)
+        & probe_a.finite
+        & probe_m.finite
+    )

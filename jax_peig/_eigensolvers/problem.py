@@ -98,7 +98,19 @@ class Found(NamedTuple):
     ritz: Ritz
     probe_a: Probe
     probe_m: Probe
-    helpers_definite: Array  # the preconditioner and the caller's M_solve are positive definite
+    helpers: HelperCheck
+
+
+class HelperCheck(NamedTuple):
+    """What random vectors showed of the preconditioner, M_solve and OPinv."""
+
+    definite: Array  # the preconditioner and M_solve look linear, Hermitian, positive definite
+    linearity_error: Array  # the largest of the three; that of an iterative solver is its tolerance
+
+    @classmethod
+    def nothing(cls, dtype: str) -> HelperCheck:
+        """Where none was used."""
+        return cls(jnp.array(True), jnp.zeros((), jnp.finfo(dtype).dtype))
 
 
 @dataclasses.dataclass(frozen=True)

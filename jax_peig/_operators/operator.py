@@ -275,6 +275,11 @@ def _is_hashable(value: Any) -> bool:
 # -- what is known of a matrix --------------------------------------------------------------------
 
 
+def is_matrix(operator: Operator) -> bool:
+    """Whether an operator was given as an array: its product is linear by construction."""
+    return isinstance(operator.product, MatrixProduct)
+
+
 def matrix_of(operator: Operator) -> Array | None:
     """The matrix (n, n) of a Hermitian operator that was given as one; None for others."""
     product = operator.product
@@ -286,6 +291,19 @@ def matrix_of(operator: Operator) -> Array | None:
 
 def diagonal_of(operator: Operator) -> Array | None:
     """The diagonal (n,) of an operator that was given as one; None for others."""
-    if isinstance(operator.product, MatrixProduct) and operator.leaves[0].ndim == 1:
+    if is_matrix(operator) and operator.leaves[0].ndim == 1:
         return operator.leaves[0]
     return None
+
+
+def has_positive_diagonal(operator: Operator | None) -> Array:
+    """Whether the diagonal of a matrix is positive, as that of a positive definite one is.
+
+    The answer is True for products, whose diagonal is not known, and where an entry is NaN, which
+    has a status of its own.
+    """
+    if operator is None or not is_matrix(operator):
+        return jnp.array(True)
+    (matrix,) = operator.leaves
+    diagonal = matrix if matrix.ndim == 1 else jnp.diagonal(matrix)
+    return ~jnp.any(diagonal.real <= 0)

@@ -7,12 +7,16 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks
 from jax_peig._core.types import Array, Block, BlockFunction, DTypeLike
-from jax_peig._operators.operator import Operator
+from jax_peig._operators.operator import Operator, is_matrix
 
 # Lanczos steps for an interval that is lengthened later if it turns out to be too short.
 STEPS = 8
 # Lanczos steps for an interval that has to be right at once.
 SAFE_STEPS = 16
+# The coefficients a and b of the vector a x + b y that shows whether a product is linear. They
+# differ from conj(a) and conj(b), and their sum from one: a constant term and a conjugation show.
+COMPLEX_COMBINATION = (0.8 + 0.6j, 0.5 - 1.2j)
+REAL_COMBINATION = (0.8, -1.3)
 # The Lanczos space is exhausted where the next vector is shorter than so many eps of the product.
 EXHAUSTED = 100
 
@@ -21,6 +25,7 @@ class Probe(NamedTuple):
     """Estimates from matvecs with random vectors."""
 
     hermiticity_error: Array  # ||A - A^H||_F / ||A||_F, from one sample
+    linearity_error: Array  # ||A (a x + b y) - a A x - b A y|| / ||A||, from one sample
     norm: Array  # largest |Ritz value|: a lower bound of ||A||_2, most often within 20 %
     lowest: Array  # smallest Ritz value: an upper bound of the smallest eigenvalue
     interval: tuple[Array, Array]  # encloses the spectrum, unless the start was very unlucky
@@ -30,30 +35,67 @@ class Probe(NamedTuple):
 def identity(dtype: DTypeLike) -> Probe:
     """The probe of the identity."""
     one = jnp.ones((), jnp.finfo(dtype).dtype)
-    return Probe(jnp.zeros_like(one), one, one, (one, one), jnp.array(True))
+    zero = jnp.zeros_like(one)
+    return Probe(zero, zero, one, one, (one, one), jnp.array(True))
 
 
 def probe(operator: Operator | None, pair: Block, steps: int = STEPS) -> Probe:
-    """Probe an operator with two random vectors (n, 2), by ``steps`` + 1 matvecs.
+    """Probe an operator with two random vectors (n, 2), by ``steps`` + `probe_matvecs` matvecs.
 
     None stands for the identity.
 
     With x, y random, of norm 1, x^H A y - (A x)^H y = x^H (A - A^H) y is of the size of
-    ||A - A^H||_F / n, and ||A x|| and ||A y|| of that of ||A||_F / sqrt(n).
+    ||A - A^H||_F / n, and ||A x|| and ||A y|| of that of ||A||_F / sqrt(n). For a linear product
+    y^H A (a x + b y) is a y^H A x + b y^H A y.
     """
     n, dtype = pair.shape[0], pair.dtype
     if operator is None:
         return identity(dtype)
     x, y = jnp.split(pair / n**0.5, 2, axis=1)
-    ay = operator(y)
+    a, b = combination(dtype)
+    product = operator(y if is_matrix(operator) else jnp.concatenate([y, a * x + b * y], axis=1))
+    ay, combined = product[:, :1], product[:, 1:]
     scale = blocks.column_norms(ay)[0]
     found = _lanczos(operator, None, x, scale, steps, y)
     sizes = jnp.stack([found.first, scale])
-    skew = jnp.abs(jnp.vdot(x, ay) - found.beside) * n**0.5
     safe = jnp.where(sizes > 0, sizes, 1)
-    error = jnp.where(jnp.all(sizes > 0), skew / jnp.sqrt(safe[0]) / jnp.sqrt(safe[1]), 0)
+
+    def relative(difference: Array) -> Array:
+        size = jnp.abs(difference) * n**0.5 / jnp.sqrt(safe[0]) / jnp.sqrt(safe[1])
+        return jnp.where(jnp.all(sizes > 0), size, 0)
+
+    skew = relative(jnp.vdot(x, ay) - found.beside)
+    excess = jnp.zeros_like(skew)
+    if not is_matrix(operator):
+        excess = jnp.vdot(y, combined) - a * found.beside.conj() - b * jnp.vdot(y, ay)
+        excess = relative(excess)
     norm = jnp.maximum(jnp.max(jnp.abs(found.ritz)), jnp.max(sizes))
-    return Probe(error, norm, found.ritz[0], found.interval, found.finite & jnp.isfinite(error))
+    finite = found.finite & jnp.isfinite(skew) & jnp.isfinite(excess)
+    return Probe(skew, excess, norm, found.ritz[0], found.interval, finite)
+
+
+def probe_matvecs(operator: Operator) -> int:
+    """How many matvecs a probe takes beside its Lanczos steps."""
+    return 1 if is_matrix(operator) else 2
+
+
+def combination(dtype: DTypeLike) -> tuple[Array, Array]:
+    """The coefficients of a x + b y, complex where ``dtype`` is."""
+    complex_ = jnp.issubdtype(dtype, jnp.complexfloating)
+    a, b = COMPLEX_COMBINATION if complex_ else REAL_COMBINATION
+    return jnp.array(a, dtype), jnp.array(b, dtype)
+
+
+def linearity_error(operator: Operator | None, pair: Block) -> Array:
+    """||A (a x + b y) - a A x - b A y|| / ||A x||, for two random vectors (n, 2); 3 matvecs."""
+    a, b = combination(pair.dtype)
+    if operator is None or is_matrix(operator):
+        return jnp.zeros((), a.real.dtype)
+    x, y = jnp.split(pair, 2, axis=1)
+    product = operator(jnp.concatenate([x, y, a * x + b * y], axis=1))
+    excess = product[:, 2:] - a * product[:, :1] - b * product[:, 1:2]
+    sizes = blocks.column_norms(jnp.concatenate([excess, product[:, :1]], axis=1))
+    return sizes[0] * blocks.reciprocal(sizes[1])
 
 
 def spectral_interval(

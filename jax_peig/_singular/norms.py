@@ -11,9 +11,10 @@ from jax.custom_derivatives import SymbolicZero
 from jax_peig._api.eigh import partial_eigh
 from jax_peig._api.keywords import SVDOptions, passes_on
 from jax_peig._api.matrix_function import hermitian_function, without_derivative
-from jax_peig._core import blocks
+from jax_peig._core import blocks, display
 from jax_peig._core.checks import is_array
-from jax_peig._core.results import Info, Status
+from jax_peig._core.results import Info
+from jax_peig._core.status import Status
 from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
 from jax_peig._derivatives.rules import SpaceRule
 from jax_peig._eigensolvers.choose import METHODS
@@ -42,6 +43,9 @@ class NuclearNorm(NamedTuple):
     left_out: Array
     info: Info
 
+    def __repr__(self) -> str:
+        return display.scalars(self, norm=self.norm, left_out=self.left_out)
+
 
 class Thresholded(NamedTuple):
     """A matrix with its singular values shrunk, as `singular_value_threshold` returns it.
@@ -61,6 +65,9 @@ class Thresholded(NamedTuple):
     X: Array
     covered: Array
     info: Info
+
+    def __repr__(self) -> str:
+        return display.scalars(self, covered=self.covered)
 
 
 @passes_on(SVDOptions, like=partial_eigh)
