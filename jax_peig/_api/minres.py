@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from jax_peig._core import blocks
-from jax_peig._core.checks import check_positive
+from jax_peig._core.checks import check_positive, is_concrete
 from jax_peig._core.types import Array, Block, PyTree
 from jax_peig._linear_solvers import minres as block_minres
 from jax_peig._operators.given import classify
@@ -75,6 +75,12 @@ class MinresInfo(NamedTuple):
     def message(self) -> str:
         """The status in words; outside ``jit``."""
         return MinresStatus(int(self.status)).text
+
+    def __repr__(self) -> str:
+        if not is_concrete(*self) or jnp.ndim(self.status):
+            return f"MinresInfo(status={jnp.shape(self.status)})"
+        steps, residual = int(self.steps), float(self.residual_norm)
+        return f"MinresInfo: steps {steps}, residual norm {residual:.1e}; {self.message}"
 
 
 def minres(

@@ -23,7 +23,7 @@ LAST = 3
 
 def result(shown: Any, heading: str, values: Any) -> str:
     """The table of a named tuple with an ``info``, and of the ``values`` that its pairs have."""
-    if not _is_known(shown):
+    if not _is_known(shown, shown.info):
         return _outline(shown)
     values = np.asarray(values)
     if values.ndim > np.ndim(shown.info.residual_norms):  # a matrix for each member
@@ -33,7 +33,7 @@ def result(shown: Any, heading: str, values: Any) -> str:
 
 def scalars(shown: Any, **values: Any) -> str:
     """The ``values`` of a named tuple with an ``info`` in one line, and the table of the pairs."""
-    if not _is_known(shown):
+    if not _is_known(shown, shown.info):
         return _outline(shown)
     member = worst_member(np.asarray(shown.info.status))
     parts = [f"{name} {np.asarray(x)[member]}" for name, x in values.items()]
@@ -42,7 +42,7 @@ def scalars(shown: Any, **values: Any) -> str:
 
 def account(info: Any) -> str:
     """The table of an `Info` alone."""
-    if not _is_known(info):
+    if not _is_known(info, info):
         return f"Info(method={info.method!r}, status={_short(info.status)})"
     return _table("Info", info)
 
@@ -89,9 +89,9 @@ def _outline(shown: Any) -> str:
     return f"{type(shown).__name__}({fields})"
 
 
-def _is_known(tree: Any) -> bool:
-    """Whether every leaf holds numbers that this process can read."""
-    return all(
+def _is_known(tree: Any, info: Any) -> bool:
+    """Whether there is an `Info`, and every leaf holds numbers that this process can read."""
+    return getattr(info, "status", None) is not None and all(
         isinstance(leaf, (np.ndarray, np.generic, jax.Array))
         and not isinstance(leaf, jax.core.Tracer)
         and not (isinstance(leaf, jax.Array) and not _is_readable(leaf))

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 
+import jax_peig
 from jax_peig import Derivative, derivative_report, partial_eigh
+from jax_peig._api.call_report import CAUSES
 from tests.support import spectra
 
 N, K = 60, 3
@@ -144,6 +146,40 @@ def test_gauge_dependence_is_told(method):
     assert "arbitrary choice" in report.verdict
     assert report.calls[0].gauge > 1e-2
     assert np.all(np.isfinite(report.gradient))
+
+
+def test_each_cause_is_told_alone_with_its_remedy():
+    """Smeared occupations do not depend on a choice: what they lack is the block of a cluster."""
+    a = jnp.diag(jnp.array([1.0, 2.0, 2.0, 3.0, 5.0]))
+    v = jnp.arange(1.0, 6.0)
+
+    def smeared(a):
+        w, x, _ = partial_eigh(a, k=3)
+        return jnp.sum(jnp.exp(-w) * (v @ x) ** 2)
+
+    def by_space(a):
+        space = jax_peig.eigenspace(a, k=3)
+        return v @ jax_peig.density(lambda w: jnp.exp(-w), space)
+
+    report = derivative_report(smeared, a)
+    assert report.calls[0].gauge < 1e-12
+    assert report.calls[0].problems == (CAUSES["occupation"],)
+    for word in ("not to be trusted", "weighs its eigenvalues differently", "eigenspace"):
+        assert word in report.verdict
+    assert "arbitrary choice" not in report.verdict
+    assert derivative_report(by_space, a).verdict == "The gradient is well-posed."
+    turned = derivative_report(lambda a: v @ partial_eigh(a, k=3).eigenvectors[:, 1], a)
+    assert turned.calls[0].problems == (CAUSES["gauge"],)
+    assert turned.calls[0].gauge > 1e-2
+    cut = derivative_report(lambda a: (v @ partial_eigh(a, k=2).eigenvectors[:, 1]) ** 2, a)
+    assert cut.calls[0].problems == (CAUSES["cut"],)
+
+
+def test_a_report_prints_its_lines_alone():
+    report = derivative_report(lambda a: partial_eigh(a, k=2).eigenvalues[0], jnp.diag(VALUES))
+    assert repr(report) == str(report)
+    assert len(str(report).splitlines()) == 3
+    assert f"call 0: {report.calls[0]!r}" in str(report)
 
 
 @pytest.mark.slow

@@ -129,6 +129,37 @@ def test_a_problem_without_mass_somewhere(method):
         result.info.raise_if_failed()
 
 
+@pytest.mark.parametrize("method", ["dense", "chebyshev", "lobpcg", "davidson"])
+@pytest.mark.parametrize("diagonal", [True, False])
+def test_a_zero_on_the_diagonal_behind_a_trace(method, diagonal):
+    """A mass that is zero somewhere: eager calls refuse it, traced ones say so in ``info``."""
+    mass = np.where(np.arange(N) == 7, 0.0, 1.0)
+    mass = mass if diagonal else np.diag(mass)
+    result = jax.jit(lambda m: partial_eigh(GOOD.A, m, 2, method=method))(mass)
+    assert int(result.info.status) == Status.M_NOT_POSITIVE_DEFINITE
+    assert np.all(np.isnan(result.eigenvectors))
+
+
+def test_accurate_but_not_shown_to_be_complete():
+    """Stopped where all pairs have converged, before the completeness check had its say."""
+    options = {"k": K, "method": "davidson", "tol": 1e-6}
+    full = partial_eigh(GOOD.A, history=True, **options)
+    accurate = np.all(np.asarray(full.info.history) <= 1e-6, axis=1)
+    first = int(np.argmax(accurate))
+    assert 0 < first < int(full.info.steps)
+    result = partial_eigh(GOOD.A, max_steps=first, **options)
+    info = result.info
+    assert int(info.converged) == K
+    assert int(info.status) == Status.NOT_SHOWN_COMPLETE
+    assert np.all(np.isfinite(result.eigenvalues))
+    with pytest.raises(PartialEighError, match="NOT_SHOWN_COMPLETE: all k pairs reached the tol"):
+        info.raise_if_failed()
+    gradient = jax.grad(
+        lambda a: partial_eigh(a, max_steps=first, **options).eigenvectors[0, 0] ** 2
+    )(jnp.asarray(GOOD.A))
+    assert np.all(np.isnan(gradient))  # as where pairs did not converge
+
+
 def test_max_steps():
     result = rough(GOOD, 0, 1.0)
     info = result.info
@@ -210,7 +241,7 @@ STRESS = {
     "all NaN": (NAN, NAN, NAN, np.full((N, K), np.nan)),
 }
 MAX_STEPS = 250
-UNFINISHED = (Status.MAX_STEPS, Status.STAGNATED, Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE)
+UNFINISHED = [status for status in Status if status.has_pairs and status != Status.CONVERGED]
 
 
 @functools.cache

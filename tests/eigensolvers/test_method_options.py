@@ -256,7 +256,7 @@ def test_a_guess_of_other_eigenvectors_and_few_steps(method, most):
     result = partial_eigh(D, k=K, method=method, v0=jnp.eye(N)[:, 30 : 30 + K], max_steps=most)
     assert int(result.info.steps) <= (most + 2 * 6 if method == "davidson" else most)
     right = np.allclose(result.eigenvalues, np.arange(1, K + 1), atol=1e-8)
-    assert int(result.info.status) == Status.MAX_STEPS or right
+    assert int(result.info.status) in (Status.MAX_STEPS, Status.NOT_SHOWN_COMPLETE) or right
 
 
 # -- scale -----------------------------------------------------------------------------------------

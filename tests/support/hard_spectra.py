@@ -30,6 +30,9 @@ class Problem(NamedTuple):
 # -- what is right -----------------------------------------------------------------------------
 
 
+UNFINISHED = (Status.NOT_SHOWN_COMPLETE, Status.MAX_STEPS, Status.STAGNATED)
+
+
 def is_claimed(result, problem: Problem, which: str = "smallest", *, tol=TOL, accuracy=1e-8):
     """Whether ``result`` claims convergence. If it does, all that this promises is asserted.
 
@@ -38,7 +41,7 @@ def is_claimed(result, problem: Problem, which: str = "smallest", *, tol=TOL, ac
     """
     if int(result.info.status) != Status.CONVERGED:
         message = result.info.message
-        assert int(result.info.status) in (Status.MAX_STEPS, Status.STAGNATED), message
+        assert int(result.info.status) in UNFINISHED, message
         return False
     w, x = np.asarray(result.eigenvalues), np.asarray(result.eigenvectors)
     k, n = w.size, problem.values.size
