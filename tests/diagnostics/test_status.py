@@ -140,6 +140,17 @@ def test_a_zero_on_the_diagonal_behind_a_trace(method, diagonal):
     assert np.all(np.isnan(result.eigenvectors))
 
 
+@pytest.mark.parametrize("method", ["dense", "chebyshev", "lobpcg", "davidson"])
+def test_a_singular_full_mass_behind_a_trace(method):
+    """M = B B^T of rank n - 2: no zero on its diagonal, and no finite answer called converged."""
+    b = np.random.default_rng(0).standard_normal((N, N - 2))
+    for given in (lambda m: m, lambda m: lambda u: m @ u):
+        result = jax.jit(lambda m, given=given: partial_eigh(GOOD.A, given(m), 2, method=method))(
+            b @ b.T
+        )
+        assert int(result.info.status) != Status.CONVERGED
+
+
 def test_accurate_but_not_shown_to_be_complete():
     """Stopped where all pairs have converged, before the completeness check had its say."""
     options = {"k": K, "method": "davidson", "tol": 1e-6}
