@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 
-from jax_peig._core.checks import is_array, kind_of
+from jax_peig._core.checks import integer, is_array, kind_of
 from jax_peig._core.types import Array, ArrayLike
 
 
@@ -76,7 +76,7 @@ def weyl_bounds(w: ArrayLike, error: ArrayLike | float) -> Interval:
     """
     w = _real("weyl_bounds", "w", w)
     error = _real("weyl_bounds", "error", error).astype(w.dtype)
-    _matching("weyl_bounds", w, error)
+    _matching("weyl_bounds", w, "error", error)
     error = jnp.broadcast_to(error, w.shape)
     return Interval(w - error, w + error)
 
@@ -137,8 +137,7 @@ def interlacing(w: ArrayLike, rank: int = 1, *, positive: bool = True) -> Interv
     [2.0, 4.0, inf]
     """
     w = _real("interlacing", "w", w)
-    if isinstance(rank, bool) or not isinstance(rank, int):
-        raise TypeError(f"interlacing: rank is {rank!r}; expected a Python integer.")
+    rank = integer(rank, "interlacing: rank")
     if rank < 0:
         raise ValueError(f"interlacing: rank is {rank}; expected zero or more.")
     if not isinstance(positive, bool):
@@ -218,8 +217,8 @@ def kato_temple(w: ArrayLike, residual: ArrayLike, gap: ArrayLike) -> Array:
     w = _real("kato_temple", "w", w)
     residual = _real("kato_temple", "residual", residual).astype(w.dtype)
     gap = _real("kato_temple", "gap", gap).astype(w.dtype)
-    _matching("kato_temple", w, residual)
-    _matching("kato_temple", w, gap)
+    _matching("kato_temple", w, "residual", residual)
+    _matching("kato_temple", w, "gap", gap)
     return jnp.minimum(second_order(residual, gap), residual) + jnp.zeros_like(w)
 
 
@@ -233,12 +232,16 @@ def _real(name: str, what: str, x: Any) -> Array:
     if isinstance(x, (int, float)) and not isinstance(x, bool):
         return jnp.asarray(x, float)
     if not is_array(x) or not jnp.issubdtype(x.dtype, jnp.floating):
-        raise TypeError(f"{name}: {what} is of {kind_of(x)}; expected real floating numbers.")
+        raise TypeError(
+            f"{name}: {what} is of {kind_of(x)}; expected real floating numbers. Convert it, for "
+            f"example with jnp.asarray({what}, float)."
+        )
     return jnp.asarray(x)
 
 
-def _matching(name: str, w: Array, other: Array) -> None:
+def _matching(name: str, w: Array, what: str, other: Array) -> None:
     if other.shape not in ((), w.shape):
         raise ValueError(
-            f"{name}: shapes {w.shape} and {other.shape}; expected equal ones, or a scalar."
+            f"{name}: w has shape {w.shape} and {what} {other.shape}; expected equal ones, or a "
+            f"scalar {what}."
         )

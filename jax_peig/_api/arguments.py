@@ -5,7 +5,7 @@ public function that was called.
 """
 
 import dataclasses
-import operator
+import difflib
 from typing import Any
 
 import jax
@@ -15,10 +15,20 @@ import numpy as np
 from jax_peig._core.checks import check_positive, floating_dtype, integer, is_array
 from jax_peig._core.options import Derivative
 from jax_peig._eigensolvers.problem import Structure
-from jax_peig._operators.given import order_and_dtype
+from jax_peig._operators.given import kind_of_operator, order_and_dtype
 from jax_peig._operators.hermitian import imaginary_beyond_rounding
 
 WHICH = ("smallest", "largest", "nearest")
+# The words of SciPy's eigsh and eigs, and what to write in their place.
+SCIPY_WHICH = {
+    "SA": "which='smallest'",
+    "SR": "which='smallest'",
+    "LA": "which='largest'",
+    "LR": "which='largest'",
+    "SM": "sigma=0.0, for the eigenvalues nearest to zero",
+    "LM": "which='largest' or which='smallest' (the largest in modulus stand at an end)",
+    "BE": "two calls, one with which='smallest' and one with which='largest'",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,11 +67,18 @@ class Arguments:
             raise TypeError(f"{self.caller}: A is None; expected an operator, see partial_eigh.")
         if isinstance(self.M, (int, np.integer)) and not isinstance(self.M, bool):
             raise TypeError(f"{self.caller}: M is the integer {self.M}; did you mean k={self.M}?")
+        self._check_operators()
         if self.k is None:
             raise TypeError(f"{self.caller}: k is missing; give the number of eigenpairs, k=...")
         self._check_numbers()
+        _check_which(self.caller, self.which)
         self._check_interior()
         self._check_objects()
+
+    def _check_operators(self) -> None:
+        for name in ("A", "M", "preconditioner", "M_solve", "OPinv"):
+            if getattr(self, name) is not None:
+                kind_of_operator(getattr(self, name), f"{self.caller}: {name}")
 
     def _check_numbers(self) -> None:
         check_positive(f"{self.caller}: tol", self.tol, float)
@@ -74,8 +91,6 @@ class Arguments:
 
     def _check_interior(self) -> None:
         """A sigma belongs to which='nearest', and so does OPinv."""
-        if self.which is not None and self.which not in WHICH:
-            raise ValueError(f"{self.caller}: which={self.which!r}; expected one of {WHICH}.")
         if self.end != "nearest":
             for name in ("sigma", "OPinv"):
                 if getattr(self, name) is not None:
@@ -143,10 +158,7 @@ class Arguments:
         """n, from all who know it; they have to agree."""
         known: dict[str, int] = {}
         if self.n is not None:
-            try:
-                known["n"] = operator.index(self.n)
-            except TypeError:
-                raise TypeError(f"{self.caller}: n is {self.n!r}; expected an integer.") from None
+            known["n"] = integer(self.n, f"{self.caller}: n")
             if known["n"] < 1:
                 raise ValueError(f"{self.caller}: n is {self.n}; expected at least 1.")
         for name, x in (("A", self.A), ("M", self.M)):
@@ -156,9 +168,13 @@ class Arguments:
         if self.v0 is not None:
             known["v0"] = self.v0.shape[0]
         if not known:
+            given = f"A is a {type(self.A).__name__}, which does not tell its order"
+            if self.M is not None:
+                kinds = f"A is a {type(self.A).__name__} and M a {type(self.M).__name__}"
+                given = f"{kinds}, and neither tells its order"
             raise ValueError(
-                f"{self.caller}: n is missing; A is a {type(self.A).__name__}, which does not tell "
-                "its order: give n=..., or a starting guess v0, or A as an array."
+                f"{self.caller}: n is missing; {given}: give n=..., or a starting guess v0, or "
+                "A as an array."
             )
         if len(set(known.values())) > 1:
             listed = ", ".join(f"{name}: {order}" for name, order in known.items())
@@ -185,6 +201,17 @@ class Arguments:
                 f"{self.caller}: v0 is complex and dtype {found}; give a complex dtype."
             )
         return found
+
+
+def _check_which(caller: str, which: Any) -> None:
+    if which is None or (isinstance(which, str) and which in WHICH):
+        return
+    text = f"{caller}: which={which!r}; expected one of {WHICH}."
+    if not isinstance(which, str):
+        raise TypeError(f"{text} It is compiled into the program.")
+    near = difflib.get_close_matches(which.lower(), WHICH, 1, cutoff=0.8)
+    meant = SCIPY_WHICH.get(which.upper()) or (near and f"which={near[0]!r}")
+    raise ValueError(f"{text} Write {meant}." if meant else text)
 
 
 def _promoted(known: list[Any]) -> np.dtype:

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_peig._core import blocks, tolerances
-from jax_peig._core.checks import is_array, kind_of
+from jax_peig._core.checks import TRACING_ERRORS, failure, is_array, kind_of
 from jax_peig._core.linear_map import Arrays, LinearMap, MaybeArrays, bind
 from jax_peig._core.sharding import replicated
 from jax_peig._core.types import FLOATING, Array, ArrayLike, DTypeLike
@@ -207,19 +207,31 @@ class _Without(LinearMap):
         return bind(self, residuals, inputs), bind(slope, residuals, tangents)
 
 
-def _checked(caller: str, h: Scalar, R: ArrayLike) -> Array:
+def check_function(caller: str, h: Scalar) -> None:
+    """Raise TypeError where h is no function."""
     if not callable(h):
         raise TypeError(f"{caller}: h is {h!r}; expected a function of one real scalar, then R.")
-    if not is_array(R) or R.dtype.name not in FLOATING:
+
+
+def _checked(caller: str, h: Scalar, R: ArrayLike) -> Array:
+    check_function(caller, h)
+    if not is_array(R) or str(R.dtype) not in FLOATING:
         raise TypeError(
-            f"{caller}: R is of {kind_of(R)}; expected an array of {', '.join(FLOATING)}."
+            f"{caller}: R is of {kind_of(R)}; expected an array of {', '.join(FLOATING)}. "
+            "Convert it, for example with jnp.asarray(R, float)."
         )
     if R.ndim != 2 or R.shape[0] != R.shape[1] or R.shape[0] == 0:
         raise ValueError(
             f"{caller}: R has shape {R.shape}; expected (k, k). Use jax.vmap for batches."
         )
     real = jnp.finfo(R.dtype).dtype
-    out = jax.eval_shape(h, jax.ShapeDtypeStruct((), real))
+    try:  # a function of its own: JAX cannot take np.exp and the like, and may crash
+        out = jax.eval_shape(lambda x: h(x), jax.ShapeDtypeStruct((), real))
+    except TRACING_ERRORS as error:
+        advice = "Expected a function of one real scalar; check h."
+        raise TypeError(
+            f"{caller}: h of a scalar {real} failed: {failure(error, advice)}"
+        ) from error
     if getattr(out, "shape", None) != () or out.dtype != real:
         raise TypeError(
             f"{caller}: h of a scalar {real} returned {out}; expected a real scalar of "

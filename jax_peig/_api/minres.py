@@ -6,10 +6,17 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from jax_peig._core import blocks
-from jax_peig._core.checks import check_positive, is_concrete
+from jax_peig._core.checks import (
+    TRACING_ERRORS,
+    check_positive,
+    failure,
+    is_array,
+    is_concrete,
+)
 from jax_peig._core.types import Array, Block, PyTree
 from jax_peig._linear_solvers import minres as block_minres
 from jax_peig._operators.given import classify
@@ -178,6 +185,11 @@ def _check_right_hand_side(b: PyTree) -> None:
     if not jax.tree.leaves(b):
         raise ValueError("minres: b holds no array; expected a pytree of floating arrays.")
     for leaf in jax.tree.leaves(b):
+        if not (is_array(leaf) or isinstance(leaf, (int, float, complex, np.generic))):
+            raise TypeError(
+                f"minres: b holds a {type(leaf).__name__}; expected a pytree of floating arrays. "
+                "Convert it, for example with jnp.asarray(b, float)."
+            )
         if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
             raise TypeError(
                 f"minres: b has dtype {jnp.result_type(leaf)}; expected a floating one. "
@@ -282,7 +294,19 @@ def _flat_product(
         raise TypeError(
             f"minres: {name} is a {type(a).__name__} and b a pytree; expected a function."
         )
+    flat = ravel_pytree(b)[0]
+    if given.kind == "array" and a.shape != (flat.size, flat.size):
+        raise ValueError(
+            f"minres: {name} has shape {tuple(a.shape)} and b {flat.size} entries; expected "
+            f"{(flat.size, flat.size)}. Batches go through jax.vmap."
+        )
     function = a if callable(a) else given.times
+    try:
+        out = jax.eval_shape(lambda x: function(restore(x)), flat)
+    except TRACING_ERRORS as error:
+        advice = "Expected a product with x of the structure of b; check shapes and dtypes."
+        raise ValueError(f"minres: {name} applied to b failed: {failure(error, advice)}") from error
+    jax.eval_shape(lambda y: _like(y, b, f"the result of {name}"), out)
 
     def product(flat: Array) -> Array:
         return _like(function(restore(flat)), b, f"the result of {name}")

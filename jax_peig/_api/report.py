@@ -16,6 +16,7 @@ import numpy as np
 
 from jax_peig._api.call_report import CallReport, examine
 from jax_peig._core import tolerances
+from jax_peig._core.checks import UNTRACEABLE, failure, integer, is_concrete, kind_of
 from jax_peig._core.recording import visited_by
 from jax_peig._core.results import PartialEigh
 from jax_peig._core.types import Array, PyTree
@@ -118,7 +119,7 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
     >>> report.error < 1e-9
     True
     """
-    argnums = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    argnums, alone = _checked(f, args, argnums)
     seen = _Visitor()
     value = _run(f, args, seen)
     if not seen.results:
@@ -130,7 +131,12 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
         )
     shapes = [(result.eigenvalues, result.eigenvectors) for result in seen.results]
     zeros = jax.tree.map(jnp.zeros_like, shapes)
-    (gradient, cotangents), pairs = _gradient(f, args, argnums, zeros)
+    try:
+        (gradient, cotangents), pairs = _gradient(f, args, argnums, zeros)
+    except UNTRACEABLE as error:
+        raise TypeError(
+            f"derivative_report: f cannot be differentiated: {failure(error, '')}"
+        ) from error
     (refined, _), _ = _gradient(f, args, argnums, zeros, refine=True)
     (best, _), _ = _gradient(f, args, argnums, zeros, refine=True, further=FURTHER)
     calls = tuple(
@@ -144,13 +150,45 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
     trusted = not any(call.problems for call in calls)
     return DerivativeReport(
         value=float(value),
-        gradient=gradient[0] if len(argnums) == 1 else gradient,
+        gradient=gradient[0] if alone else gradient,
         error=distance(gradient, best) if trusted else np.nan,
         error_of_eigenpairs=distance(gradient, refined) if trusted else np.nan,
         error_of_systems=distance(refined, best) if trusted else np.nan,
         calls=calls,
         verdict=_verdict(calls, gradient),
     )
+
+
+def _checked(
+    f: Callable[..., Any], args: tuple[Any, ...], argnums: Any
+) -> tuple[tuple[int, ...], bool]:
+    """The numbers of the arguments to differentiate in, checked, and whether there is one alone."""
+    if not callable(f):
+        raise TypeError(
+            f"derivative_report: f is {f!r}; expected a function that calls partial_eigh, then its "
+            "arguments."
+        )
+    listed = argnums if isinstance(argnums, (tuple, list)) else (argnums,)
+    numbers = tuple(integer(i, "derivative_report: argnums") for i in listed)
+    if not numbers or not all(-len(args) <= i < len(args) for i in numbers):
+        raise ValueError(
+            f"derivative_report: argnums is {argnums}, and f is given {len(args)} arguments; "
+            "expected their numbers, counted from 0."
+        )
+    if not is_concrete(*jax.tree.leaves(args)):
+        raise TypeError(
+            "derivative_report: an argument of f is traced; expected concrete ones. Call it "
+            "outside of jit, grad and vmap."
+        )
+    for i in numbers:
+        for leaf in jax.tree.leaves(args[i]):
+            dtype = getattr(leaf, "dtype", np.dtype(type(leaf)))
+            if not jnp.issubdtype(dtype, jnp.inexact):
+                raise TypeError(
+                    f"derivative_report: argument {i} of f is of {kind_of(leaf)}; expected "
+                    "floating numbers. Convert it, or choose other arguments by argnums."
+                )
+    return numbers, len(numbers) == 1
 
 
 class _Visitor:

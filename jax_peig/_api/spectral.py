@@ -8,7 +8,7 @@ import numpy as np
 from jax_peig._api import eigenspace
 from jax_peig._api.eigh import partial_eigh
 from jax_peig._api.keywords import EighOptions, passes_on
-from jax_peig._api.matrix_function import Scalar, function_of
+from jax_peig._api.matrix_function import Scalar, check_function, function_of
 from jax_peig._core import blocks
 from jax_peig._core.checks import is_array, kind_of
 from jax_peig._core.results import Eigenspace
@@ -75,6 +75,7 @@ def spectral_sum(
     >>> round(float(weight), 4)  # -2 exp(-1)
     -0.7358
     """
+    check_function("spectral_sum", h)
     r = eigenspace.space("spectral_sum", A, M, k, options).rayleigh
     return jnp.trace(function_of("spectral_sum", h, r)).real
 
@@ -235,13 +236,21 @@ def _checked(space: Eigenspace, name: str) -> Eigenspace:
             f"{name}: space is of type {type(space).__name__}; expected the Eigenspace that "
             "eigenspace(...) returns."
         )
+    if jnp.ndim(space.basis) != 2:
+        raise ValueError(
+            f"{name}: space has a basis of shape {jnp.shape(space.basis)}; expected (n, k). "
+            "Batches go through jax.vmap."
+        )
     return space
 
 
 def _together(x: Array, b: ArrayLike, name: str) -> tuple[Array, Array]:
     """Return x and the checked b, both in the dtype to which they promote."""
     if not is_array(b) or not jnp.issubdtype(b.dtype, jnp.inexact):
-        raise TypeError(f"{name}: b is of {kind_of(b)}; expected a floating array (n,) or (n, c).")
+        raise TypeError(
+            f"{name}: b is of {kind_of(b)}; expected a floating array (n,) or (n, c)."
+            " Convert it, for example with jnp.asarray(b, float)."
+        )
     if b.ndim not in (1, 2) or b.shape[0] != x.shape[0]:
         raise ValueError(
             f"{name}: b has shape {b.shape}; expected (n,) or (n, c) with n = {x.shape[0]}."

@@ -1,5 +1,6 @@
 """Matrices of Matrix Market files, read and checked: Hermitian, and positive definite."""
 
+import codecs
 import gzip
 import inspect
 import io
@@ -11,6 +12,8 @@ import numpy as np
 import scipy.io
 import scipy.linalg
 import scipy.sparse
+
+from jax_peig._core.checks import first_line
 
 # SciPy changes what mmread returns for a sparse file, and warns; older ones do not know the choice.
 _CHOICES = inspect.signature(scipy.io.mmread).parameters
@@ -61,7 +64,10 @@ def read_hermitian(path: str) -> Any:
     """
     matrix, pattern = _read(path)
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise InputError(f"{path}: the matrix is {_shape(matrix)}; expected a square one")
+        raise InputError(
+            f"{path}: the matrix is {_shape(matrix)}; expected a square one (singular values of "
+            "others: jax_peig.partial_svd in Python)"
+        )
     n = matrix.shape[0]
     if n == 0:
         raise InputError(f"{path}: the matrix is 0 x 0; expected at least one row")
@@ -115,9 +121,7 @@ def _well_formed(data: bytes) -> tuple[bytes, bool]:
     these are counted first, and a ValueError says what does not fit.
     """
     head, *rest = data.splitlines() or [b""]
-    words = head.lower().split()
-    if len(words) != 5 or words[0] != b"%%matrixmarket" or b"\0" in data:
-        raise ValueError("expected a first line of %%MatrixMarket and four words, then plain text")
+    words = _header(head, data)
     lines = [line for line in rest if line.strip() and not line.lstrip().startswith(b"%")]
     sizes = [int(word) for word in (lines[0].split() if lines else [])]
     coordinate = words[2] == b"coordinate"
@@ -131,7 +135,40 @@ def _well_formed(data: bytes) -> tuple[bytes, bool]:
     width = {b"pattern": 0, b"complex": 2}.get(words[3], 1) + 2 * coordinate
     if any(len(line.split()) != width for line in lines[1:]):
         raise ValueError(f"expected {width} numbers in each line of entries")
+    if coordinate:
+        _check_places(lines[1:], (rows, columns))
     return b"\n".join([head, *lines, b""]), words[3] == b"pattern"
+
+
+def _header(head: bytes, data: bytes) -> list[bytes]:
+    """Return the five words of the first line, in lower case."""
+    start, words = b"%%matrixmarket", head.lower().split()
+    if len(words) == 5 and words[0] == start and b"\0" not in data:
+        return words
+    squeezed = b"".join(data.removeprefix(codecs.BOM_UTF8)[:200].lower().split())
+    if squeezed.startswith(start) and words[:1] != [start]:
+        raise ValueError(
+            "the first line has to start with %%MatrixMarket, written as one word, with no empty "
+            "line and no byte order mark before it"
+        )
+    raise ValueError("expected a first line of %%MatrixMarket and four words, then plain text")
+
+
+def _check_places(entries: list[bytes], shape: tuple[int, int]) -> None:
+    """Raise ValueError for a row or column that the matrix does not have."""
+    for line in entries:
+        words = line.split(None, 2)[:2]
+        if not all(word.lstrip(b"+-").isdigit() for word in words):
+            found = b" ".join(words).decode(errors="replace")
+            raise ValueError(f"an entry stands at {found!r}; expected two whole numbers")
+        place = [int(word) for word in words]
+        if min(place) == 0:
+            raise ValueError("indices start at 1; this file's start at 0: add 1 to each of them")
+        if min(place) < 1 or place[0] > shape[0] or place[1] > shape[1]:
+            raise ValueError(
+                f"an entry stands at row {place[0]}, column {place[1]}; expected rows 1 to "
+                f"{shape[0]} and columns 1 to {shape[1]}"
+            )
 
 
 def _require_positive_definite(matrix: Any, path: str) -> None:
@@ -158,8 +195,3 @@ def _require_positive_definite(matrix: Any, path: str) -> None:
 
 def _shape(matrix: Any) -> str:
     return " x ".join(str(size) for size in matrix.shape)
-
-
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__

@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_peig._core import blocks, tolerances
+from jax_peig._core.checks import is_array, kind_of
 from jax_peig._core.results import PartialEigh
 from jax_peig._core.types import Array, Block
 from jax_peig._derivatives.systems import Point
@@ -175,6 +176,8 @@ def project_gauge(result: PartialEigh, cotangent: Array) -> Array:
 
     Raises
     ------
+    TypeError
+        If the result is none of `partial_eigh`, or the cotangent no floating array.
     ValueError
         If the shapes do not match.
 
@@ -201,10 +204,20 @@ def project_gauge(result: PartialEigh, cotangent: Array) -> Array:
     >>> bool(jnp.isfinite(pull(project_gauge(result, raw))[0]).all())
     True
     """
+    if not isinstance(result, PartialEigh):
+        raise TypeError(
+            f"project_gauge: result is of type {type(result).__name__}; expected the PartialEigh "
+            "that partial_eigh(...) returns."
+        )
     x = result.eigenvectors
-    if getattr(cotangent, "shape", None) != x.shape:
+    if not is_array(cotangent) or not jnp.issubdtype(cotangent.dtype, jnp.inexact):
+        raise TypeError(
+            f"project_gauge: cotangent is of {kind_of(cotangent)}; expected a floating array "
+            f"{x.shape}. Convert it, for example with jnp.asarray(cotangent, float)."
+        )
+    if cotangent.shape != x.shape:
         raise ValueError(
-            f"project_gauge: cotangent has shape {getattr(cotangent, 'shape', None)}; expected "
+            f"project_gauge: cotangent has shape {cotangent.shape}; expected "
             f"that of the eigenvectors, {x.shape}."
         )
     mx = x if result.info.MX is None else result.info.MX

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
 import jax
+import numpy as np
 import scipy.sparse
 import scipy.sparse.linalg
 from jax.experimental.sparse import BCOO
@@ -86,25 +87,58 @@ def classify(x: OperatorLike, name: str, vectors: str = "(n,) -> (n,)") -> Given
     TypeError
         For anything else.
     """
-    if is_array(x):
-        return Given("array", x)
+    kind = kind_of_operator(x, name, vectors)
+    if kind == "block":
+        return Given(kind, x.function)
     if scipy.sparse.issparse(x):
         check_floating(x.dtype, name)
-        return Given("matmul", from_scipy(x))
+        return Given(kind, from_scipy(x))
+    return Given(kind, x)
+
+
+def kind_of_operator(x: OperatorLike, name: str, vectors: str = "(n,) -> (n,)") -> str:
+    """Return the kind that `classify` finds, by the type of ``x`` alone: nothing is converted.
+
+    Raises
+    ------
+    TypeError
+        As `classify`, of which the parameters are.
+    """
+    if is_array(x):
+        return "array"
+    if scipy.sparse.issparse(x):
+        return "matmul"
     if isinstance(x, scipy.sparse.linalg.LinearOperator):
         raise TypeError(
             f"{name} is a scipy.sparse.linalg.LinearOperator, which runs on the host and cannot be "
             "traced; expected a function of JAX arrays. Write the product with jax.numpy."
         )
     if isinstance(x, BlockProduct):
-        return Given("block", x.function)
-    for kind, attribute in _ATTRIBUTES:
-        if hasattr(x, attribute):
-            return Given(kind, x)
-    raise TypeError(
-        f"{name} is of type {type(x).__name__}; expected an array, a function of one vector "
-        f"{vectors}, a BlockProduct, a BCOO or another object with @, or one with .mv."
-    )
+        if callable(x.function):
+            return "block"
+        raise TypeError(
+            f"{name} is a BlockProduct that holds a {type(x.function).__name__}; expected a "
+            "function of a block of columns. Arrays are operators as they are."
+        )
+    found = next((kind for kind, attribute in _ATTRIBUTES if hasattr(x, attribute)), None)
+    if found is None:
+        raise TypeError(
+            f"{name} is of type {type(x).__name__}; expected an array, a function of one vector "
+            f"{vectors}, a BlockProduct, a BCOO or another object with @, or one with .mv."
+            f"{_instead(x, name.split()[-1])}"
+        )
+    return found
+
+
+def _instead(x: Any, argument: str) -> str:
+    """What to write in place of something that is no operator, if that is clear."""
+    if isinstance(x, (list, tuple)):
+        return f" Write jnp.asarray({argument})."
+    if isinstance(x, (int, float, complex, np.number)):
+        return f" Write lambda v: {x} * v."
+    if isinstance(x, str):
+        return " Operators have no names: give the object itself."
+    return ""
 
 
 def multiply(operator: Any, kind: str, block: Block) -> Array:
@@ -132,6 +166,13 @@ def order_and_dtype(x: OperatorLike, name: str) -> tuple[int | None, Any]:
     if not (square or (is_array(x) and x.ndim == 1)):
         raise ValueError(
             f"{name} has shape {tuple(x.shape)}; expected a square matrix (n, n), or (n,) for "
-            "a diagonal one given by its diagonal. Batches go through jax.vmap."
+            f"a diagonal one given by its diagonal.{_of_shape(x, name.split()[-1])}"
         )
     return x.shape[0], x.dtype
+
+
+def _of_shape(x: Any, argument: str) -> str:
+    """What to do with an array that is not a square matrix."""
+    if x.ndim == 2:
+        return " Take jax_peig.partial_svd for a rectangular A." if argument == "A" else ""
+    return " Batches go through jax.vmap." if x.ndim > 2 else ""

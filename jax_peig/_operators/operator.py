@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig._core.checks import is_array
+from jax_peig._core.checks import TRACING_ERRORS, failure, is_array
 from jax_peig._core.types import Array, Block, DTypeLike, OperatorLike
 from jax_peig._operators.given import Given, classify, multiply, order_and_dtype
 
@@ -237,10 +237,13 @@ def _trace(
     given = f"{name} applied to a {'vector' if len(shape) == 1 else 'block'} {shape}"
     try:
         closed = jax.make_jaxpr(product)(leaves, vector)
-    except (TypeError, ValueError) as error:
+    except TRACING_ERRORS as error:
+        advice = (
+            f"Expected a product with order n = {shape[0]}; check n, dtype and the shapes inside "
+            "the product."
+        )
         raise ValueError(
-            f"{given} of {np.dtype(dtype)} failed: {str(error).rstrip('.')}. Expected a product "
-            f"with order n = {shape[0]}; check n, dtype and the shapes inside the product."
+            f"{given} of {np.dtype(dtype)} failed: {failure(error, advice)}"
         ) from error
     if len(closed.out_avals) != 1:
         raise ValueError(

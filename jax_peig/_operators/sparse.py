@@ -121,7 +121,7 @@ class SparseOperator:
         TypeError, ValueError
             For another dtype or shape.
         """
-        values = jnp.asarray(values)
+        values = _array(values, "SparseOperator.with_values: values")
         check_floating(values.dtype, "SparseOperator.with_values: values")
         if values.shape != (self.nnz,):
             raise ValueError(
@@ -145,7 +145,7 @@ class SparseOperator:
         TypeError, ValueError
             For an x of another dtype or shape.
         """
-        x = jnp.asarray(x)
+        x = _array(x, "SparseOperator @ x: x")
         check_floating(x.dtype, "SparseOperator @ x: x")
         if x.ndim not in (1, 2) or x.shape[0] != self.shape[1]:
             raise ValueError(
@@ -315,6 +315,13 @@ def from_scipy(S: Any) -> SparseOperator:
         shape=(int(S.shape[0]), int(S.shape[1])),
         offsets=offsets,
     )
+
+
+def _array(x: Any, name: str) -> Array:
+    try:
+        return jnp.asarray(x)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} is of type {type(x).__name__}; expected an array.") from None
 
 
 # -- the products ---------------------------------------------------------------------------------

@@ -13,7 +13,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_peig._core.checks import check_floating, floating_dtype
+from jax_peig._core.checks import (
+    TRACING_ERRORS,
+    check_floating,
+    failure,
+    first_line,
+    floating_dtype,
+)
 from jax_peig._core.sharding import replicated
 from jax_peig._core.types import Array, Block, DTypeLike, OperatorLike
 from jax_peig._operators.given import Given, classify, multiply
@@ -123,13 +129,22 @@ def _check_product(made: Dilation, dtype: np.dtype, name: str) -> None:
     given = f"{name}: A applied to a block of vectors ({n},) of {dtype}"
     try:
         out = jax.eval_shape(made.forward, jax.ShapeDtypeStruct((n, 1), dtype))
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{given} failed: {str(error).rstrip('.')}. Expected a product with A of shape "
-            f"{made.shape}; check shape, dtype and the shapes inside the product."
-        ) from error
+    except TRACING_ERRORS as error:
+        advice = (
+            f"Expected a product with A of shape {made.shape}; check shape, dtype and the shapes "
+            "inside the product."
+        )
+        raise ValueError(f"{given} failed: {failure(error, advice)}") from error
     if getattr(out, "shape", None) != (m, 1) or out.dtype != dtype:
         raise ValueError(f"{given} returned {out}; expected vectors ({m},) of {dtype}.")
+    try:
+        jax.eval_shape(made.product, jax.ShapeDtypeStruct((m + n, 1), dtype))
+    except Exception as error:  # which one JAX raises depends on the operation
+        raise ValueError(
+            f"{name}: A is a function that JAX cannot transpose ({first_line(error).rstrip('.')}); "
+            "expected a linear one. Write A in linear operations, loops as jax.lax.scan, or give "
+            "A as an array."
+        ) from error
 
 
 def halves(block: Block, m: int) -> tuple[Array, Array]:

@@ -209,6 +209,11 @@ def _complete(half: Block, zero: Array, key: Array) -> Block:
 
 def _absolute(options: SVDOptions, name: str) -> float | None:
     """The caller's degeneracy_tol, once the options are known to be allowed ones."""
+    if "which" in options:
+        raise TypeError(
+            f"{name}: unknown option 'which'; expected none: the k largest singular values are "
+            "computed. Leave which away."
+        )
     check_known(name, options, SVDOptions, "partial_svd")
     tol = options.get("degeneracy_tol")
     check_positive(f"{name}: degeneracy_tol", tol, float, zero=True)

@@ -119,7 +119,15 @@ def laplacian_symbol(
     """
     points = shape if isinstance(shape, (tuple, list)) else (shape,)
     counts = [positive_integer(p, "laplacian_symbol: shape") for p in points]
-    h = np.asarray(spacing, float)
+    if not counts:
+        raise ValueError("laplacian_symbol: shape is (); expected the points along each axis.")
+    try:
+        h = np.asarray(spacing, float)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"laplacian_symbol: spacing is {spacing!r}; expected a Python number, or one for each "
+            "axis, which is not traced."
+        ) from None
     if h.shape not in ((), (len(counts),)) or not (np.all(h > 0) and np.all(np.isfinite(h))):
         raise ValueError(
             f"laplacian_symbol: spacing is {spacing!r}; expected a positive number, or one for "
