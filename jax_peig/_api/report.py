@@ -16,7 +16,7 @@ import numpy as np
 
 from jax_peig._api.call_report import CallReport, examine
 from jax_peig._core import tolerances
-from jax_peig._core.checks import UNTRACEABLE, failure, integer, is_concrete, kind_of
+from jax_peig._core.checks import UNTRACEABLE, failure, integer, is_array, is_concrete, kind_of
 from jax_peig._core.recording import visited_by
 from jax_peig._core.results import PartialEigh
 from jax_peig._core.types import Array, PyTree
@@ -122,13 +122,9 @@ def derivative_report(f: Callable[..., Any], *args: Any, argnums: Any = 0) -> De
     argnums, alone = _checked(f, args, argnums)
     seen = _Visitor()
     value = _run(f, args, seen)
+    _check_value(value)
     if not seen.results:
         raise ValueError("derivative_report: f makes no call of partial_eigh; nothing to report.")
-    if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
-        raise TypeError(
-            f"derivative_report: f returns shape {jnp.shape(value)} of "
-            f"{jnp.result_type(value)}; expected a real scalar."
-        )
     shapes = [(result.eigenvalues, result.eigenvectors) for result in seen.results]
     zeros = jax.tree.map(jnp.zeros_like, shapes)
     try:
@@ -189,6 +185,19 @@ def _checked(
                     "floating numbers. Convert it, or choose other arguments by argnums."
                 )
     return numbers, len(numbers) == 1
+
+
+def _check_value(value: Any) -> None:
+    if not (is_array(value) or isinstance(value, (float, np.floating))):
+        raise TypeError(
+            f"derivative_report: f returns a {type(value).__name__}; expected a real scalar. "
+            "Report a number that depends on it."
+        )
+    if jnp.shape(value) != () or not jnp.issubdtype(jnp.result_type(value), jnp.floating):
+        raise TypeError(
+            f"derivative_report: f returns shape {jnp.shape(value)} of "
+            f"{jnp.result_type(value)}; expected a real scalar. Report a number that depends on it."
+        )
 
 
 class _Visitor:

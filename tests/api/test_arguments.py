@@ -1,11 +1,10 @@
-"""Bad input: one clear error, before anything is traced, that says what to do."""
+"""Bad values and combinations of arguments: one clear error, before anything is traced."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse
-import scipy.sparse.linalg
 
 from jax_peig import BlockProduct, Derivative, partial_eigh
 
@@ -42,8 +41,6 @@ CASES = {
     "k NumPy bool": (DENSE, {"k": np.True_}, TypeError, ["k is", "True", "integer"]),
     "k text": (DENSE, {"k": "2"}, TypeError, ["k is '2'", "integer"]),
     "M is k": (DENSE, {"M": 3}, TypeError, ["M is the integer 3", "k=3"]),
-    "which": (DENSE, {"k": 2, "which": "SA"}, ValueError, ["which='SA'", "'smallest', 'largest'"]),
-    "method": (DENSE, {"k": 2, "method": "qr"}, ValueError, ["method='qr'", "'lobpcg', 'david"]),
     "method None": (DENSE, {"k": 2, "method": None}, TypeError, ["method=None", "'auto'"]),
     "lobpcg, large k": (
         DENSE,
@@ -150,7 +147,6 @@ CASES = {
         TypeError,
         ["nonsense", "dtype", "float64"],
     ),
-    "A integer": (DENSE.astype(int), {"k": 2}, TypeError, ["A has dtype int64", ".astype(float)"]),
     "A boolean": (DENSE > 0, {"k": 2}, TypeError, ["A has dtype bool", ".astype(float)"]),
     "A half": (DENSE.astype(np.float16), {"k": 2}, TypeError, ["A has dtype float16", "float32"]),
     "A sparse integer": (
@@ -159,25 +155,9 @@ CASES = {
         TypeError,
         ["A has dtype int64", ".astype(float)"],
     ),
-    "A not square": (DENSE[:3], {"k": 2}, ValueError, ["A has shape (3, 12)", "square", "(n, n)"]),
-    "A sparse not square": (
-        scipy.sparse.csr_array(DENSE)[:3],
-        {"k": 2},
-        ValueError,
-        ["A has shape (3, 12)", "square"],
-    ),
-    "A batch": (DENSE[None], {"k": 2}, ValueError, ["A has shape (1, 12, 12)", "jax.vmap"]),
     "A scalar": (np.ones(()), {"k": 1}, ValueError, ["A has shape ()", "square"]),
     "A empty": (np.ones((0, 0)), {"k": 1}, ValueError, ["k = 1", "n = 0"]),
     "A None": (None, {"k": 1, "n": 3}, TypeError, ["A is None", "expected an operator"]),
-    "A list": ([[1.0]], {"k": 1, "n": 1}, TypeError, ["A is of type list", "expected an array"]),
-    "A list, n missing": ([[1.0]], {"k": 1}, ValueError, ["A is a list", "an array"]),
-    "A SciPy LinearOperator": (
-        scipy.sparse.linalg.aslinearoperator(DENSE),
-        {"k": 2, "n": N},
-        TypeError,
-        ["A is a scipy.sparse.linalg.LinearOperator", "host", "jax.numpy"],
-    ),
     "A complex, dtype real": (
         DENSE.astype(complex),
         {"k": 2, "dtype": np.float64},
@@ -197,7 +177,6 @@ CASES = {
         ["M has dtype int64", "M.astype(float)"],
     ),
     "M not square": (DENSE, {"k": 2, "M": DENSE[:3]}, ValueError, ["M has shape (3, 12)"]),
-    "M number": (DENSE, {"k": 2, "M": 2.0}, TypeError, ["M is of type float", "expected an array"]),
     "M diagonal zero": (
         DENSE,
         {"k": 2, "M": WRONG_AT_3},
@@ -233,12 +212,6 @@ CASES = {
         {"k": 2, "preconditioner": np.ones(5)},
         ValueError,
         ["preconditioner has shape (5,)", "n = 12"],
-    ),
-    "preconditioner text": (
-        DENSE,
-        {"k": 2, "preconditioner": "jacobi"},
-        TypeError,
-        ["preconditioner is of type str", "expected an array"],
     ),
     "preconditioner complex, A real": (
         DENSE,
@@ -293,12 +266,6 @@ CASES = {
         {"k": 2, "n": N},
         ValueError,
         ["A applied to a block (12,", "returned shape (12,)"],
-    ),
-    "block product of no function": (
-        BlockProduct("jacobi"),
-        {"k": 2, "n": N},
-        ValueError,
-        ["A applied to a block (12,", "failed", "not callable"],
     ),
     "M gives another shape": (
         DENSE,
@@ -357,7 +324,7 @@ def test_errors_come_before_tracing(case):
     assert not seen
 
 
-@pytest.mark.parametrize("case", ["k too large", "A not square", "M integer", "which", "v0 list"])
+@pytest.mark.parametrize("case", ["k too large", "A scalar", "M integer", "n and A", "v0 list"])
 def test_the_same_errors_under_jit(case):
     operator, keywords, kind, words = CASES[case]
     keywords = dict(keywords)
@@ -367,22 +334,6 @@ def test_the_same_errors_under_jit(case):
         return partial_eigh(a, m, **keywords).eigenvalues
 
     check(kind, words, lambda: jax.jit(solve)(operator, mass))
-
-
-def test_a_traced_k_is_refused():
-    check(
-        TypeError,
-        ["k is", "Python integer"],
-        lambda: jax.jit(lambda k: partial_eigh(DENSE, k=k).eigenvalues)(2),
-    )
-
-
-def test_a_traced_tolerance_is_refused():
-    check(
-        TypeError,
-        ["tol is", "compiled into the program"],
-        lambda: jax.jit(lambda tol: partial_eigh(DENSE, k=2, tol=tol).eigenvalues)(1e-3),
-    )
 
 
 DERIVATIVES = {

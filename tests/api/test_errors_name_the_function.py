@@ -12,7 +12,6 @@ DIAGONAL = np.arange(1.0, N + 1)
 DENSE = np.diag(DIAGONAL)
 
 
-SPACE = jax_peig.eigenspace(np.diag(np.arange(1.0, N + 1)), k=2)
 # Public functions that solve a problem of A (and k), as functions of (A, keywords).
 CALLS = {
     "partial_eigh": lambda a, **options: partial_eigh(a, k=2, **options),
@@ -25,18 +24,9 @@ CALLS = {
         a, 1.0, 2, **options
     ),
 }
-# Those that take h, as functions of h.
-OF_H = {
-    "hermitian_function": lambda h: jax_peig.hermitian_function(h, np.eye(2)),
-    "spectral_sum": lambda h: jax_peig.spectral_sum(h, DENSE, k=2),
-    "density": lambda h: jax_peig.density(h, SPACE),
-    "spectral_apply": lambda h: jax_peig.spectral_apply(h, SPACE, np.ones(N)),
-}
 WRONG = {
-    "A": (DENSE.astype(int), {}),
     "A of nothing": (None, {}),
     "product": (lambda v: v[:3], {"shape": (N, N)}),
-    "method": (DENSE, {"method": "qr"}),
     "lobpcg, large k": (np.eye(5), {"method": "lobpcg"}),
     "max_steps twice": (DENSE, {"method": LOBPCG(max_steps=3), "max_steps": 3}),
     "tol": (DENSE, {"tol": -1.0}),
@@ -67,23 +57,6 @@ def test_errors_name_the_function_that_was_called(name):
 
 
 SINGULAR = ("partial_svd", "ky_fan_norm", "nuclear_norm", "singular_value_threshold")
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_unknown_options_name_the_function_and_whose_options_there_are(name):
-    whose = "partial_svd" if name in SINGULAR else "partial_eigh"
-    text = rf"^{name}: unknown option 'metod'; expected options of {whose}: .*method"
-    if name == "partial_eigh":
-        text = r"partial_eigh\(\) got an unexpected keyword argument 'metod'"  # Python's own
-    with pytest.raises(TypeError, match=text):
-        CALLS[name](DENSE, metod="dense")
-
-
-@pytest.mark.parametrize("name", OF_H)
-def test_a_wrong_h_names_the_function_that_was_called(name):
-    for h in (3.0, lambda x: x * jnp.ones(2)):
-        with pytest.raises(TypeError, match=rf"^{name}: h "):
-            OF_H[name](h)
 
 
 def test_a_failure_names_no_function():

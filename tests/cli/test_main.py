@@ -363,11 +363,19 @@ def _wrong_files(folder: pathlib.Path) -> None:
     (folder / "short.mtx").write_text(header + "3 3 4\n1 1 1.0\n2 2 1.0\n")
     (folder / "long.mtx").write_text(header + "3 3 2\n1 1 1.0\n2 2 3 3 1")
     (folder / "words.mtx").write_text(header + "2 2 2\n1 1 one\n2 2 two\n")
-    (folder / "outside.mtx").write_text(header + "2 2 1\n3 3 1.0\n")
+    (folder / "outside.mtx").write_text(header + "2 2 1\n3 2 1.0\n")
+    (folder / "from_zero.mtx").write_text(header + "2 2 2\n1 1 1.0\n1 0 1.0\n")
+    (folder / "below.mtx").write_text(header + "2 2 1\n-1 1 1.0\n")
+    (folder / "points.mtx").write_text(header + "2 2 1\n1.0 1 1.0\n")
+    entry = "1 1 1\n1 1 1.0\n"
+    (folder / "marked.mtx").write_text(header + entry, encoding="utf-8-sig")
+    (folder / "late.mtx").write_text("\n" + header + entry)
+    (folder / "apart.mtx").write_text(header.replace("%%", "%% ") + entry)
     (folder / "nothing.mtx").write_text(header + "0 0 0\n")
     (folder / "vast.mtx").write_text(header.replace("coordinate", "array") + f"{10**7} {10**7}\n")
 
 
+FIRST_LINE = "the first line has to start with %%MatrixMarket, written as one word, with no empty"
 WRONG = {
     "missing": (["none.mtx"], "none.mtx: no such file"),
     "missing M": (["good.mtx", "none.mtx"], "none.mtx: no such file"),
@@ -379,10 +387,22 @@ WRONG = {
     "short": (["short.mtx"], "(expected 4 lines of entries, found 2)"),
     "long": (["long.mtx"], "(expected 3 numbers in each line of entries)"),
     "words": (["words.mtx"], "cannot be read as a Matrix Market file"),
-    "outside": (["outside.mtx"], "cannot be read as a Matrix Market file"),
+    "outside": (
+        ["outside.mtx"],
+        "(an entry stands at row 3, column 2; expected rows 1 to 2 and columns 1 to 2)",
+    ),
+    "from zero": (["from_zero.mtx"], "(indices start at 1; this file's start at 0: add 1 to"),
+    "below": (["below.mtx"], "(an entry stands at row -1, column 1; expected rows 1 to 2"),
+    "points": (["points.mtx"], "(an entry stands at '1.0 1'; expected two whole numbers)"),
+    "byte order mark": (["marked.mtx"], FIRST_LINE),
+    "empty first line": (["late.mtx"], FIRST_LINE),
+    "%% apart": (["apart.mtx"], FIRST_LINE),
     "vast": (["vast.mtx"], "cannot be read as a Matrix Market file"),
     "0 x 0": (["nothing.mtx"], "the matrix is 0 x 0"),
-    "rectangle": (["rectangle.mtx"], "the matrix is 6 x 5; expected a square one"),
+    "rectangle": (
+        ["rectangle.mtx"],
+        "is 6 x 5; expected a square one (singular values of others: jax_peig.partial_svd",
+    ),
     "vector": (["vector.mtx"], "the matrix is 6 x 1; expected a square one"),
     "not finite": (["not_finite.mtx"], "has an entry that is not finite"),
     "skew": (["skew.mtx"], "the matrix is not symmetric: an entry and its mirror image differ"),
@@ -423,6 +443,14 @@ def test_what_cannot_be_used_is_one_line(capsys, tmp_path, monkeypatch, case):
     assert expected in err
     assert err.count("\n") == 1, err
     assert err.endswith("\n")
+
+
+def test_a_space_before_the_first_line_is_no_mistake(capsys, tmp_path):
+    path = write(tmp_path / "a.mtx", np.diag([2.0, 3.0]), precision=17)
+    path.write_text("  " + path.read_text())
+    code, out, err = run(capsys, path, "-k", 1)
+    assert (code, err) == (0, "")
+    assert float(table(out)[0][1]) == pytest.approx(2.0, rel=1e-12)
 
 
 def test_as_a_module(tmp_path):
