@@ -109,7 +109,7 @@ def laplacian_symbol(
     * In: nothing: it is made on the host, of concrete numbers.
     * Modes: none.
     * Orders: none.
-    * Refused: a traced ``spacing``, by an error of JAX.
+    * Refused: a traced ``spacing``, by a TypeError.
 
     Examples
     --------

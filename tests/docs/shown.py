@@ -31,8 +31,10 @@ def public_functions():
     """(module, name, function) of the public modules, `partial_eigh` first."""
     for module in PUBLIC_MODULES:
         for name, thing in sorted(vars(module).items(), key=lambda item: item[0] != "partial_eigh"):
-            made_here = inspect.isfunction(thing) and not name.startswith("_")
-            if made_here and len(sections(thing.__doc__ or "")) > 1:
+            public = inspect.isfunction(thing) and not name.startswith("_")
+            if not public or thing.__module__.startswith("jax_peig._core"):
+                continue
+            if len(sections(thing.__doc__ or "")) > 1:
                 yield module, name, thing
 
 

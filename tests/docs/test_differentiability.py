@@ -59,5 +59,5 @@ def test_a_derivative_that_is_zero(name):
 
 
 def test_a_symbol_is_made_on_the_host():
-    with pytest.raises(jax.errors.TracerArrayConversionError):
+    with pytest.raises(TypeError, match="not traced"):
         jax.grad(lambda h: jnp.sum(preconditioners.laplacian_symbol(4, h)))(1.0)
