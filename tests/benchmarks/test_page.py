@@ -135,6 +135,7 @@ class TestPage:
 
     def test_the_readme_is_what_the_files_give(self):
         text = page.README.read_text(encoding="utf-8")
+        assert "<!-- table: run -->" in text
         assert page.filled(text) == text, "run: python -m tests.benchmarks.page"
 
     def test_every_table_is_on_it(self):
