@@ -493,4 +493,4 @@ def test_the_version_stands_in_one_place():
     assert settings["project"]["dynamic"] == ["version"]
     assert settings["tool"]["hatch"]["version"]["path"] == "jax_peig/__init__.py"
     changes = (PACKAGE.parent / "README.md").read_text().partition("\n## Changes\n")[2]
-    assert changes.strip().splitlines()[0] == f"### {jax_peig.__version__}"
+    assert changes.strip().startswith(f"{jax_peig.__version__} ")
