@@ -24,7 +24,7 @@ RUNS = [
 @pytest.fixture
 def pyplot(monkeypatch):
     """matplotlib without a screen, or None; afterwards its settings and JAX's are as before."""
-    optimise = jax.config.jax_disable_most_optimizations
+    unoptimised = jax.config.values["jax_disable_most_optimizations"]
     try:
         import matplotlib
     except ImportError:
@@ -37,7 +37,7 @@ def pyplot(monkeypatch):
         with matplotlib.rc_context():
             yield pyplot
         pyplot.close("all")
-    jax.config.update("jax_disable_most_optimizations", optimise)
+    jax.config.update("jax_disable_most_optimizations", unoptimised)
 
 
 @pytest.mark.parametrize("path", RUNS)
