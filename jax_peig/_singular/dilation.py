@@ -89,7 +89,7 @@ def rectangular(name: str, A: OperatorLike, shape: Any, dtype: DTypeLike) -> Rec
     if given.kind == "array":
         matrix = jnp.asarray(matrix).astype(found)
     made = Dilation(matrix, given.kind, shape)
-    _check_product(made, found, name)
+    _check_product(made, given.explicit, found, name)
     return Rectangular(name, given.explicit, made, found)
 
 
@@ -124,11 +124,12 @@ def _shape(shape: Any, own: tuple[int, int] | None, A: Any, name: str) -> tuple[
     return m, n
 
 
-def _check_product(made: Dilation, dtype: np.dtype, name: str) -> None:
+def _check_product(made: Dilation, explicit: bool, dtype: np.dtype, name: str) -> None:
     m, n = made.shape
+    vector = jax.ShapeDtypeStruct((n, 1), dtype)
     given = f"{name}: A applied to a block of vectors ({n},) of {dtype}"
     try:
-        out = jax.eval_shape(made.forward, jax.ShapeDtypeStruct((n, 1), dtype))
+        out = jax.eval_shape(made.forward, vector)
     except TRACING_ERRORS as error:
         advice = (
             f"Expected a product with A of shape {made.shape}; check shape, dtype and the shapes "
@@ -137,8 +138,10 @@ def _check_product(made: Dilation, dtype: np.dtype, name: str) -> None:
         raise ValueError(f"{given} failed: {failure(error, advice)}") from error
     if getattr(out, "shape", None) != (m, 1) or out.dtype != dtype:
         raise ValueError(f"{given} returned {out}; expected vectors ({m},) of {dtype}.")
+    if explicit:
+        return
     try:
-        jax.eval_shape(made.product, jax.ShapeDtypeStruct((m + n, 1), dtype))
+        jax.eval_shape(lambda u: jax.linear_transpose(made.forward, vector)(u), out)
     except Exception as error:  # which one JAX raises depends on the operation
         raise ValueError(
             f"{name}: A is a function that JAX cannot transpose ({first_line(error).rstrip('.')}); "
