@@ -94,7 +94,7 @@ def test_notebook_opens_with_a_figure(path):
     assert figures(first)
 
 
-WIDTH, SCREEN = 100, 45  # characters of a line, and lines of a screen
+WIDTH, SCREEN = 100, 50  # characters of a line, and lines of a screen
 
 
 def rendered_lines(source):
