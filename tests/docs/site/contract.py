@@ -35,7 +35,7 @@ For each function: in what it can be differentiated, in which modes of automatic
 which order, and where a derivative is refused. Both modes may be nested in any order, under `jit`
 and `vmap`. What is refused is NaN, or an error where the table says so, and not a wrong number. The
 tables are made of the section "Differentiability" of the functions' docstrings;
-[What it promises](README.md#what-it-promises) answers by the kind of loss.
+[The guide to derivatives](notebooks/03_derivatives.ipynb) answers by the kind of loss.
 """
 
 
