@@ -40,8 +40,12 @@ def check_named(result, status):
         info.raise_if_failed()
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("case", WRONG)
+# Every case by a method that forms the matrix and by one that probes; two cases by all methods.
+CASES = [(case, method) for case in WRONG for method in ("dense", "lobpcg")]
+CASES += [(case, method) for case in ("affine", "a conjugate") for method in METHODS[1::2]]
+
+
+@pytest.mark.parametrize(("case", "method"), CASES)
 def test_a_wrong_product_is_named(case, method):
     product, dtype = WRONG[case]
     options = {"k": K, "n": N, "dtype": dtype, "method": method}
@@ -142,7 +146,7 @@ def test_no_false_alarm_of_1200(family, dtype):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64", "complex128"])
+@pytest.mark.parametrize("dtype", ["float32", "complex128"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_no_false_alarm_of_dense(family, dtype):
     """The method "dense" compares with the matrix that it formed."""
