@@ -284,7 +284,7 @@ def _steps(given: Arguments, method: Method) -> int:
 def _inputs(given: Arguments, problem: Problem) -> Inputs:
     n, k, dtype = problem.structure.n, problem.k, jnp.dtype(problem.dtype)
     real = jnp.finfo(dtype).dtype
-    widths = (1, PANEL, k, problem.method.block_width(n, k))
+    widths = (1, 2, PANEL, k, problem.method.block_width(n, k))
 
     def operator(x: OperatorLike, name: str) -> Operator | None:
         if x is None:

@@ -46,9 +46,9 @@ class Dense(Method):
     finds_all: ClassVar[bool] = True
 
     def block_width(self, n: int, k: int) -> int:
-        """The width of the blocks that A is mostly applied to."""
+        """The width of the one block that A is applied to, the identity and a random vector."""
         del k
-        return n
+        return n + 1
 
     def solve(self, problem: Problem, inputs: Inputs) -> Found:
         """Find all pairs."""
