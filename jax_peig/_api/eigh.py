@@ -68,10 +68,10 @@ def partial_eigh(
         pytree callables, which compile once for each shape.
     M : operator, optional
         As A. Default: the identity. Of an array the Hermitian part is taken, too; one whose
-        diagonal is not real but for rounding, or not positive, is refused, behind a trace by
-        ``info``. Of a full M the products that are made anyway are looked at: a singular one shows
-        by a vector of no length, or by an error bound that has none. An M that is indefinite by one
-        small eigenvalue far from all these vectors is not noticed.
+        diagonal is not real but for rounding, or not positive, is refused; behind a trace
+        ``info.status`` tells it. A full M is judged by "dense" from its Cholesky factor, and by the
+        iterative methods from v^H M v for the vectors that they multiply anyway. A small negative
+        eigenvalue whose eigenvector is nearly orthogonal to all of these is not noticed.
     k : int
         How many eigenpairs.
     which : {"smallest", "largest", "nearest"}, optional

@@ -67,7 +67,7 @@ def problem(n=40):
 
 
 def errors(distances=DISTANCES):
-    """Relative errors of the derivatives by solver, (distances, 2); the second is the second."""
+    """Relative errors by solver, (distances, 2): of the first and of the second derivative."""
     given = problem()
     exact = np.array([given.exact(d) for d in distances])
     found = {}

@@ -57,8 +57,7 @@ def test_examples_are_short():
 def test_peer():
     """What jnp.linalg.eigh returns for the first example is NaN, or its second derivative is wrong.
 
-    The number is 2 y_i y_j / (w_i - w_j) for the direction e_i e_j^T + e_j e_i^T, i = 0, j = 2, and
-    the second derivative follows from the 3 x 3 problem of the indices 0, 1, 2.
+    The reference is a central difference of the loss along e_0 e_2^T + e_2 e_0^T.
     """
     namespace = {"__name__": "readme"}
     run(blocks("python")[0], "README.md, block 0", namespace)
