@@ -76,16 +76,16 @@ class Derivative:
     on_unconverged: str = "nan"
 
     def __post_init__(self) -> None:
-        if not (callable(self.solver) or self.solver in SOLVERS):
+        named = isinstance(self.solver, str) and self.solver in SOLVERS
+        if not (named or callable(self.solver)):
             raise ValueError(
                 f"Derivative: unknown solver {self.solver!r}; expected one of {SOLVERS} or a "
                 "callable solver(matvec, B) -> Z."
             )
         for name in ("on_gauge", "on_unconverged"):
-            if getattr(self, name) not in POLICIES:
-                raise ValueError(
-                    f"Derivative: {name}={getattr(self, name)!r}; expected one of {POLICIES}."
-                )
+            policy = getattr(self, name)
+            if not (isinstance(policy, str) and policy in POLICIES):
+                raise ValueError(f"Derivative: {name}={policy!r}; expected one of {POLICIES}.")
         if not isinstance(self.refine, bool):
             raise TypeError(f"Derivative: refine is {self.refine!r}; expected True or False.")
         check_positive("Derivative: tol", self.tol, float)

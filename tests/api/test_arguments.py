@@ -343,6 +343,8 @@ DERIVATIVES = {
         ["solver 'lu'", "'auto', 'semi_iteration', 'cg', 'minres', 'gmres'"],
     ),
     "solver None": ({"solver": None}, ValueError, ["solver None", "callable"]),
+    "solver an array": ({"solver": np.ones(2)}, ValueError, ["solver array", "callable"]),
+    "on_gauge an array": ({"on_gauge": np.ones(2)}, ValueError, ["on_gauge=array", "'nan'"]),
     "on_gauge": ({"on_gauge": "x"}, ValueError, ["on_gauge='x'", "'nan', 'warn', 'ignore'"]),
     "on_unconverged": (
         {"on_unconverged": True},
