@@ -19,6 +19,7 @@ from jax_peig._derivatives.rules import Rule
 from jax_peig._derivatives.sylvester import Settings
 from jax_peig._derivatives.systems import Point, SylvesterSystem, Systems
 from jax_peig._derivatives.well_posed import Causes
+from jax_peig._diagnostics import clusters
 from jax_peig._eigensolvers.problem import Inputs, Problem
 
 # What each of the `Causes` means, and its remedy.
@@ -34,6 +35,27 @@ CAUSES = {
     ),
     "cut": "the loss uses vectors of a cluster that k cuts: choose a k that takes whole clusters",
 }
+# The same of singular triplets.
+SINGULAR_CAUSES = {
+    "gauge": (
+        "the loss depends on an arbitrary choice, of the vectors inside a cluster of singular "
+        "values or of the common phase of two vectors: write it by singular_space, with "
+        "singular_apply or low_rank"
+    ),
+    "occupation": (
+        "the loss uses the vectors of a repeated singular value and weighs its copies differently, "
+        "as (U * s) @ Vh does, which separate triplets cannot carry: write it by low_rank, or by "
+        "singular_space with singular_apply or singular_sum"
+    ),
+    "cut": (
+        "the loss uses vectors of a cluster of singular values that k cuts: choose a k that takes "
+        "whole clusters"
+    ),
+}
+ZERO = (
+    "a zero singular value is among the k: its vectors, and a truncation below k = min(m, n), have "
+    "no derivative; low_rank(A, min(m, n)) has one"
+)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -102,6 +124,8 @@ class _Judgement(NamedTuple):
     solved: Array  # all systems reached their tolerance
     gauge: Array  # the gauge-dependent part of the cotangents, over the cotangents
     causes: Causes
+    zero: Array  # the last of the k values cannot be told from zero
+    whole: Array  # the largest smaller k that cuts no cluster; 0 where there is none
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -135,6 +159,13 @@ def _judge(
         solved=jnp.all(solution.converged),
         gauge=jnp.max(jnp.abs(skew)) * blocks.reciprocal(size),
         causes=rule.ill_posed(at, skew, lb, xb, derived=False),
+        zero=lam[-1] <= info.error_bounds[-1],
+        whole=clusters.largest_whole(
+            lam,
+            info.error_bounds,
+            clusters.Clusters(info.clusters, forward.cut, info.gap),
+            rule.gap_resolution,
+        ),
     )
 
 
@@ -174,16 +205,25 @@ def examine(
         steps=int(found.steps),
         matvecs=int(found.matvecs),
         gauge=float(found.gauge),
-        problems=_problems(found),
+        problems=_problems(found, problem.singular),
     )
 
 
-def _problems(found: _Judgement) -> tuple[str, ...]:
+def _problems(found: _Judgement, singular: bool) -> tuple[str, ...]:
     """The reasons why the derivative of a call is ill-posed or inaccurate."""
     info, problems = found.info, []
     if int(info.status) != Status.CONVERGED:
         problems.append(f"the eigenpairs: {info.message}")
     if not bool(found.solved) and not bool(info.cut):  # a cut makes a system singular
         problems.append("a linear system did not reach its tolerance")
-    problems += [CAUSES[name] for name, seen in found.causes._asdict().items() if bool(seen)]
+    texts = dict(SINGULAR_CAUSES if singular else CAUSES)
+    if singular and bool(found.zero):
+        texts["cut"] = ZERO
+    texts["cut"] += f"; {largest_smaller(int(found.whole))}"
+    problems += [texts[name] for name, seen in found.causes._asdict().items() if bool(seen)]
     return tuple(problems)
+
+
+def largest_smaller(k: int) -> str:
+    """Say which smaller k cuts no cluster."""
+    return f"of the smaller ones the largest is k = {k}" if k else "no smaller k does"

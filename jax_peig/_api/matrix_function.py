@@ -161,6 +161,12 @@ def _integral(derivative: Scalar, lam: Array, weights: np.ndarray) -> Array:
     return jnp.tensordot(jnp.asarray(weights, lam.dtype), found, 1)
 
 
+def mean_slope(h: Scalar, x: Array, y: Array) -> Array:
+    """The divided difference h[x, y] of two scalars, as the mean of h' between them."""
+    points = x + jnp.asarray(_NODES, x.dtype) * (y - x)
+    return jnp.dot(jnp.asarray(_WEIGHTS, x.dtype), jax.vmap(jax.grad(h))(points))
+
+
 def _judged(lam: Array, integral: Array, difference: Array, size: Array) -> Array:
     """The integral, or the difference over the distance, whichever is more accurate, (k, k)."""
     distance = lam[None, :] - lam[:, None]

@@ -72,7 +72,7 @@ def solve_and_judge(problem: Problem, rule: Rule, inputs: Inputs) -> Solved:
         errors=(told_a, told_m),
         helpers=helpers,
     )
-    info, cut = account(problem, frozen, ritz, findings)
+    info, cut = account(problem, frozen, ritz, findings, rule.gap_resolution)
     valid = usable(info.status)
     lam = jnp.where(valid, ritz.values[:k], jnp.nan)
     x = jnp.where(valid, ritz.vectors[:, :k], jnp.nan)

@@ -37,7 +37,8 @@ def scalars(shown: Any, **values: Any) -> str:
         return _outline(shown)
     member = worst_member(np.asarray(shown.info.status))
     parts = [f"{name} {np.asarray(x)[member]}" for name, x in values.items()]
-    return _table(f"{type(shown).__name__} ({', '.join(parts)})", shown.info)
+    told = f" ({', '.join(parts)})" if parts else ""
+    return _table(type(shown).__name__ + told, shown.info)
 
 
 def account(info: Any) -> str:

@@ -194,3 +194,28 @@ class PartialSVD(NamedTuple):
 
     def __repr__(self) -> str:
         return display.result(self, "singular value", self.s)
+
+
+class SingularSpace(NamedTuple):
+    """The space of the k largest singular triplets, as `singular_space` returns it.
+
+    Attributes
+    ----------
+    left : (m, k)
+        U, orthonormal columns.
+    core : (k, k)
+        S = U^H A V, Hermitian; diagonal in value, the singular values in descending order.
+    right : (n, k)
+        V, orthonormal columns. The three belong together: U Q, Q^H S Q, V Q is as good for every
+        unitary Q.
+    info : Info
+        As in `PartialSVD`; ``cut`` says that the space has no derivative.
+    """
+
+    left: Array
+    core: Array
+    right: Array
+    info: Info
+
+    def __repr__(self) -> str:
+        return display.result(self, "singular value", self.core)

@@ -14,12 +14,14 @@ Differences from the paper:
    diag(lam), and its derivative is the whole block inside a cluster, which second derivatives at
    exact degeneracy need.
 
-There are two rules. `PairwiseRule` differentiates (lam, X), and D is the mask of the clusters.
-`SpaceRule` differentiates (R, X) with all k pairs in one cluster: D is True everywhere.
+`PairwiseRule` differentiates (lam, X), and D is the mask of the clusters. `SpaceRule` takes
+(R, X) with all k pairs in one cluster, D True everywhere; `SingularSpaceRule` is that of singular
+triplets. `CrossingRule` differentiates D o R, the blocks of the clusters.
 """
 
 import abc
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +53,8 @@ class Rule(abc.ABC):
     settings: Settings
     refine: bool
     on_gauge: str
+    # k cuts only where the gap is below so many error bounds; None leaves it to the clusters.
+    gap_resolution: ClassVar[float | None] = None
 
     def pushforward(self, at: Point, adx: Block | None, mdx: Block | None) -> tuple[Array, Block]:
         """Tangents of (lam or R, X) from the blocks A' X and M' X: eqs 2.3-2.8, corrected.
@@ -74,7 +78,7 @@ class Rule(abc.ABC):
             rhs = rhs - mdx @ r
             along = self.rotation(at, g) - m_s / 2
         z = -sylvester.solve(at.system, rhs, self.settings)
-        return self.eigenvalue_tangent(g), x @ along + z
+        return self.eigenvalue_tangent(at, g), x @ along + z
 
     def pullback(self, at: Point, lb: Array | None, xb: Block | None) -> tuple[Block, Block]:
         """Cotangents (U, Q) of the blocks A' X and M' X from (lb, Xb): eqs 2.9-2.12, corrected.
@@ -120,7 +124,7 @@ class Rule(abc.ABC):
 
     @staticmethod
     @abc.abstractmethod
-    def eigenvalue_tangent(g: Array) -> Array:
+    def eigenvalue_tangent(at: Point, g: Array) -> Array:
         """The tangent of the first output."""
 
     @staticmethod
@@ -173,8 +177,9 @@ class PairwiseRule(Rule):
         return sylvester.solve_between(at.system.r, at.lam, at.forward.labels, g)
 
     @staticmethod
-    def eigenvalue_tangent(g: Array) -> Array:
+    def eigenvalue_tangent(at: Point, g: Array) -> Array:
         """Lam' = diag(G): eq. 2.3."""
+        del at
         return jnp.diagonal(g).real
 
     @staticmethod
@@ -238,8 +243,9 @@ class SpaceRule(Rule):
         return jnp.zeros_like(g)
 
     @staticmethod
-    def eigenvalue_tangent(g: Array) -> Array:
+    def eigenvalue_tangent(at: Point, g: Array) -> Array:
         """R' = G."""
+        del at
         return g
 
     @staticmethod
@@ -265,6 +271,78 @@ class SpaceRule(Rule):
     ) -> well_posed.Causes:
         """Whether the derivative of (R, X) does not exist, and why."""
         return well_posed.space_ill_posed(at, skew, lb, xb, derived=derived)
+
+
+@dataclasses.dataclass(frozen=True)
+class SingularSpaceRule(SpaceRule):
+    """The rule of (R, X) for singular triplets, whose gap may be far below a cluster's width.
+
+    A loss of the space divides by s_k - s_{k+1} alone. Its derivative has the relative error
+    bound / gap, which is at most 1 / gap_resolution.
+    """
+
+    gap_resolution: ClassVar[float | None] = 100.0
+
+    @staticmethod
+    def ill_posed(
+        at: Point, skew: Array, lb: Array | None, xb: Block | None, *, derived: bool
+    ) -> well_posed.Causes:
+        """`SpaceRule.ill_posed`, and at a cut every loss of X: of zeros no weight tells more."""
+        causes = SpaceRule.ill_posed(at, skew, lb, xb, derived=derived)
+        if xb is None or derived:
+            return causes
+        return causes._replace(cut=causes.cut | (jnp.any(at.forward.cut) & jnp.any(xb != 0)))
+
+
+@dataclasses.dataclass(frozen=True)
+class CrossingRule(PairwiseRule):
+    """The rule of D o R, a block for each cluster, whose derivative is all of D o G.
+
+    The block has a first derivative whatever basis of the cluster it is written in. No cotangent of
+    a whole cluster is refused.
+    """
+
+    @staticmethod
+    def first_output(lam: Array, dtype: DTypeLike) -> Array:
+        """D o R = diag(lam)."""
+        return jnp.diag(lam).astype(dtype)
+
+    @staticmethod
+    def eigenvalues(first: Array) -> Array:
+        """The diagonal of R."""
+        return jnp.diagonal(first).real
+
+    @staticmethod
+    def rayleigh(first: Array, x: Block, ax: Block, labels: Array) -> Array:
+        """R = D o herm(X^H A X), with the value diag(lam)."""
+        return PairwiseRule.rayleigh(jnp.diagonal(first).real, x, ax, labels)
+
+    @staticmethod
+    def eigenvalue_tangent(at: Point, g: Array) -> Array:
+        """D o G, and NaN for a cluster that k cuts."""
+        cut = at.forward.cut
+        block = jnp.where(cut[:, None] | cut[None, :], jnp.nan, g)
+        return jnp.where(clusters.mask(at.forward.labels), block, 0)
+
+    @staticmethod
+    def block_cotangent(at: Point, lb: Array | None, b: Array | None) -> Array:
+        """C = D o herm(lb) + W."""
+        c = PairwiseRule.block_cotangent(at, None, b)
+        if lb is None:
+            return c
+        return c + jnp.where(clusters.mask(at.forward.labels), blocks.herm(lb), 0)
+
+    @staticmethod
+    def cotangent_size(at: Point, lb: Array, xb: Block) -> Array:
+        """The largest ||x_j|| ||xb_j||, and the largest |lb|."""
+        return PairwiseRule.cotangent_size(at, lb, xb) + jnp.max(jnp.abs(lb))
+
+    @staticmethod
+    def ill_posed(
+        at: Point, skew: Array, lb: Array | None, xb: Block | None, *, derived: bool
+    ) -> well_posed.Causes:
+        """Whether k cuts a cluster that is asked for, or a second derivative needs its basis."""
+        return well_posed.crossing_ill_posed(at, skew, lb, xb, derived=derived)
 
 
 @jax.custom_jvp

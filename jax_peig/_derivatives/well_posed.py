@@ -108,8 +108,9 @@ def space_ill_posed(
     1. gauge  ``skew``, see `turning_part`, is zero but for rounding, however wide the space is.
     2. block  without Xb, C = herm(lb) is a multiple of I over every cluster: a rotation inside the
               cluster leaves R as it is, and would change C. It is a matter of the gauge too.
-    3. cut    where k cuts a cluster, Xb of its pairs lies in the span of M X. A loss of R alone has
-              a first derivative there: a generalised gradient, as of eigenvalues alone.
+    3. cut    where k cuts a cluster, Xb of its pairs lies in the span of M X, and where there is an
+              Xb, lb does not reach them. A loss of R alone has a first derivative there: a
+              generalised gradient, as of eigenvalues alone.
     """
     x, mx, lam = at.system.x, at.system.mx, at.lam
     small = tolerances.gauge(lam.dtype)
@@ -122,13 +123,37 @@ def space_ill_posed(
             rest = blocks.column_norms(xb - mx @ blocks.gram(x, xb))
             cut = jnp.any(at.forward.cut & (rest > small * jnp.max(lengths)))
     if lb is not None:
-        largest = jnp.max(jnp.abs(lb))
+        weight = jnp.max(jnp.abs(lb), axis=1)
+        largest = jnp.max(weight)
+        if xb is not None and not derived:
+            cut |= jnp.any(at.forward.cut & (weight > small * largest)) & (size > 0)
         size = size + jnp.max(jnp.abs(lam)) * largest
         if xb is None and not derived:
             d = clusters.mask(at.forward.labels)
             off = _off_multiple(blocks.herm(lb), d)
             block = jnp.any(jnp.abs(off) > _allowed(lam, d) * largest)
     return Causes(block | jnp.any(jnp.abs(skew) > small * size), no, cut)
+
+
+def crossing_ill_posed(
+    at: Point, skew: Array, lb: Array | None, xb: Block | None, *, derived: bool
+) -> Causes:
+    """`pairs_ill_posed` for cotangents of (D o R, X), lb (k, k) that of the blocks.
+
+    A block has a first derivative for every lb, unless k cuts its cluster. A second derivative has
+    one only where lb is a multiple of I over the cluster: then it is that of the cluster's sum.
+    """
+    causes = pairs_ill_posed(at, skew, None, xb, derived=derived)
+    if lb is None:
+        return causes
+    d = clusters.mask(at.forward.labels)
+    inside = jnp.where(d, jnp.abs(lb), 0)
+    cut = causes.cut | jnp.any(at.forward.cut[:, None] & (inside > 0))
+    if not derived:
+        return causes._replace(cut=cut)
+    off = jnp.abs(_off_multiple(blocks.herm(lb), d))
+    turned = jnp.any(off > _allowed(at.lam, d) * jnp.max(jnp.abs(lb)))
+    return causes._replace(cut=cut, occupation=turned)
 
 
 def _off_multiple(c: Array, d: Array) -> Array:

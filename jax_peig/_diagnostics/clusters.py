@@ -20,10 +20,17 @@ class Clusters(NamedTuple):
     gap: Array  # distance of the k eigenvalues to the others
 
 
-def find_clusters(values: Array, bounds: Array, k: int, absolute: float | None) -> Clusters:
+def find_clusters(
+    values: Array,
+    bounds: Array,
+    k: int,
+    absolute: float | None,
+    resolution: float | None = None,
+) -> Clusters:
     """The clusters of the first k of some eigenvalues (b,) with error bounds (b,).
 
-    ``absolute`` is the caller's distance below which two eigenvalues are one cluster.
+    ``absolute`` is the caller's distance below which two eigenvalues are one cluster. With a
+    ``resolution`` k cuts a cluster only where the gap is also below so many error bounds.
     """
     tolerance = degeneracy_tolerance(values[:k], absolute)
     beyond = jnp.abs(values[:k, None] - values[None, k:])
@@ -31,9 +38,25 @@ def find_clusters(values: Array, bounds: Array, k: int, absolute: float | None) 
     # too. Its bound would link everything.
     vague = bounds[k + 1 :] > VAGUE * jnp.min(beyond[:, 1:], axis=0, initial=jnp.inf)
     radii = bounds.at[k + 1 :].set(jnp.where(vague, 0, bounds[k + 1 :]))
-    labels = cluster_labels(values, jnp.maximum(radii, tolerance / 2))
-    cut = jnp.any(labels[:k, None] == labels[None, k:], axis=1)
+    radii = jnp.maximum(radii, tolerance / 2)
+    labels = cluster_labels(values, radii)
+    near = labels
+    if resolution is not None:
+        near = cluster_labels(values, jnp.minimum(radii, resolution * bounds))
+    cut = jnp.any(near[:k, None] == near[None, k:], axis=1)
     return Clusters(labels[:k], cut, jnp.min(beyond, initial=jnp.inf))
+
+
+def largest_whole(values: Array, bounds: Array, found: Clusters, resolution: float | None) -> Array:
+    """The largest number below k of first pairs that cuts no cluster, 0 where there is none."""
+    linked = mask(found.labels)
+    if resolution is not None:
+        distance = jnp.abs(values[:, None] - values[None, :])
+        linked &= distance <= resolution * (bounds[:, None] + bounds[None, :])
+    k = values.shape[0]
+    reach = jax.lax.cummax(jnp.max(jnp.where(linked, jnp.arange(k)[None, :], 0), axis=1))
+    whole = (reach <= jnp.arange(k)) & (jnp.cumsum(found.cut) == 0)
+    return jnp.max(jnp.where(whole, jnp.arange(1, k + 1), 0)[: k - 1], initial=0)
 
 
 def cluster_labels(values: Array, radii: Array) -> Array:

@@ -52,8 +52,13 @@ def usable(status: Array) -> Array:
     return jnp.any(status == jnp.array([int(s) for s in WITH_PAIRS]))
 
 
-def account(problem: Problem, inputs: Inputs, ritz: Ritz, findings: Findings) -> tuple[Info, Array]:
-    """All that is known of the pairs, from the pairs themselves, and which ones k cuts, (k,)."""
+def account(
+    problem: Problem, inputs: Inputs, ritz: Ritz, findings: Findings, resolution: float | None
+) -> tuple[Info, Array]:
+    """All that is known of the pairs, from the pairs themselves, and which ones k cuts, (k,).
+
+    ``resolution`` is that of `find_clusters`.
+    """
     k, norms = problem.k, findings.norms
     r = residuals(ritz)
     lengths = Lengths.of(r, ritz.values, ritz.vectors, norms)
@@ -62,7 +67,7 @@ def account(problem: Problem, inputs: Inputs, ritz: Ritz, findings: Findings) ->
     bounds = error_bounds(values, r[:, :seen], judged, inputs.m, norms)
     reached = relative_residuals(judged, values, norms)[:k] <= problem.tol
     converged, status = _status(reached, ritz, findings, bounds.definite)
-    clusters = find_clusters(values, bounds.distances, k, problem.degeneracy_tol)
+    clusters = find_clusters(values, bounds.distances, k, problem.degeneracy_tol, resolution)
     estimates = error_estimates(
         problem.places(ritz.values, inputs.sigma),
         ritz.vectors,

@@ -65,6 +65,11 @@ class Problem(NamedTuple):
         return self.structure.k
 
     @property
+    def singular(self) -> bool:
+        """Whether the pairs are singular triplets, which alone have a postprocess."""
+        return self.postprocess is not None
+
+    @property
     def stopping_rule(self) -> StoppingRule:
         """When an iteration may end."""
         largest = self.structure.which == "largest"

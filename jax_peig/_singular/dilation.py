@@ -41,13 +41,17 @@ class Dilation:
     def product(self, block: Block) -> Block:
         """H applied to a block, for arrays that are on no mesh of Explicit axes."""
         m = self.shape[0]
-        u, v = block[:m], block[m:]
-        adjoint = jax.linear_transpose(self.forward, jax.ShapeDtypeStruct(v.shape, v.dtype))
-        return jnp.concatenate([self.forward(v), adjoint(u.conj())[0].conj()])
+        return jnp.concatenate([self.forward(block[m:]), self.adjoint(block[:m])])
 
     def forward(self, block: Block) -> Block:
         """A V, (n, b) -> (m, b)."""
         return multiply(self.a, self.kind, block)
+
+    def adjoint(self, block: Block) -> Block:
+        """A^H U, (m, b) -> (n, b)."""
+        like = jax.ShapeDtypeStruct((self.shape[1], block.shape[1]), block.dtype)
+        (image,) = jax.linear_transpose(self.forward, like)(block.conj())
+        return image.conj()
 
     def tree_flatten(self) -> tuple[tuple[Any], tuple[str, tuple[int, int]]]:
         return (self.a,), (self.kind, self.shape)

@@ -86,7 +86,8 @@ def ky_fan_norm(
     A : operator
         As in `partial_svd`.
     k : int
-        The number of singular values; 1 gives the spectral norm.
+        The number of singular values; 1 gives the spectral norm, whose subgradient is u v^H of one
+        computed pair where the largest value repeats.
     shape : (int, int), optional
         (m, n); needed where A does not tell it.
     dtype : optional

@@ -86,9 +86,10 @@ def partial_svd(
     The gradient is NaN where there is none: of a zero singular value and of its vectors, of one
     vector of a repeated singular value, and of U and Vh without their common phase. A singular
     value counts as zero below half of ``degeneracy_tol``, by default sqrt(eps) s_1 / 2. A loss that
-    uses the vectors of a cluster and weighs them by their singular values, such as U diag(s) Vh,
-    has a finite gradient only where the weights come out equal. `singular_value_threshold` has no
-    such limit.
+    uses the vectors of a cluster and weighs them by their singular values, such as
+    ``(U * s) @ Vh``, has a finite gradient only where the weights come out equal. These have no
+    such limit: `low_rank` for ``(U * s) @ Vh``, `singular_apply` for U h(S) V^H and its like,
+    `singular_sum` for second derivatives of sums of h(s), and `singular_space` for others.
 
     Examples
     --------
