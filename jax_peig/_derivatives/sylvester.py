@@ -10,10 +10,12 @@ derivative R is a full matrix: its off-diagonal entries inside a cluster move (s
 
 The operator is completed on span(X) so that it is invertible there and hides nothing:
 
-    L(Z) = P^H (A P Z - M P Z R) + M X X^H M Z,      S(B) = P L^{-1}(B).
+    L(Z) = P^H (A P Z - M P Z R) + s M X X^H M Z,      S(B) = P L^{-1}(B).
 
-L is Hermitian; L^{-1} is a linear map with its own transpose (itself, conjugated) and its own
-derivative, d L^{-1}(B) = L^{-1}(dB - dL(Z)). P depends on X and M and is differentiated as written.
+s = ||A|| / ||M|| makes both parts of the size of A: P, which removes the second, leaves no rounding
+of a larger one. L is Hermitian; L^{-1} is a linear map with its own transpose (itself, conjugated)
+and its own derivative, d L^{-1}(B) = L^{-1}(dB - dL(Z)). P depends on X and M and is differentiated
+as written.
 
 **Inside span(X).** T solves T R - R T = G off clusters, and is zero inside them:
 
@@ -72,7 +74,14 @@ def _completed(system: SylvesterSystem, z: Block) -> Block:
     inside = blocks.gram(system.mx, z)
     pz = z - system.x @ inside
     image = apply_hermitian(system.a, pz) - apply_hermitian(system.m, pz) @ system.r
-    return _dual_project(image, system.x, system.mx) + system.mx @ inside
+    return _dual_project(image, system.x, system.mx) + system.mx @ (_size(system) * inside)
+
+
+def _size(system: SylvesterSystem) -> Array:
+    """||A|| / ||M||, and 1 for A = 0, in the dtype of the vectors."""
+    norm_a, norm_m = system.data.norms
+    size = norm_a * blocks.reciprocal(norm_m)
+    return jnp.where(size > 0, size, 1).astype(system.x.dtype)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,7 +155,7 @@ class _Copies(LinearMap):
 
 def _invert(system: SylvesterSystem, b: Block, settings: Settings) -> Block:
     """L^{-1}(B): closed form on span(X), an iterative or a spectral solve on the complement."""
-    inside = blocks.gram(system.x, b)
+    inside = blocks.gram(system.x, b) / _size(system)
     # Where B lies in span(M X) to rounding, one projection leaves rounding of its size, which has
     # a part along M X as well. A second one removes that part.
     rhs = _dual_project(_dual_project(b, system.x, system.mx), system.x, system.mx)

@@ -112,8 +112,8 @@ def singular_space(
     the bounds in ``info.error_bounds``. ``info.cut`` is True where the gap is below 100 of them, so
     that a derivative that is returned is right to 1 %; mostly it is ten times better. With the
     dense method this is about 1e-12 s_1, far below the width of a cluster, sqrt(eps) s_1: the
-    spectrum 1, 0.1, 1e-9, 1e-10 has a derivative at k = 3. The iterative methods come as far with
-    a smaller ``tol``. `derivative_report` names the largest smaller k that has a derivative.
+    spectrum 1, 0.1, 1e-9, 1e-10 has a derivative at k = 3. "lobpcg" and "davidson" come as far
+    with a smaller ``tol``. `derivative_report` names the largest smaller k that has a derivative.
 
     *Zeros.* Where s_k = 0, U and V have no derivative. Of the truncation `low_rank` tells more.
 

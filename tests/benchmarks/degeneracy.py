@@ -158,6 +158,18 @@ def losses() -> list[Loss]:
         u, s, vh = peer.triplets(a, 7)
         return (((u * (s - 1.5).clip(min=0)[None, :]) @ vh) ** 3).sum()
 
+    def truncated(peer: Peer, a: Any) -> Any:
+        u, s, vh = peer.triplets(a, 4)
+        return (((u * s[None, :]) @ vh) ** 3).sum()
+
+    def least_squares(peer: Peer, a: Any) -> Any:
+        u, s, vh = peer.triplets(a, 4)
+        return (((peer.array(probe[:9]) @ u) / s) @ vh * peer.array(probe[:7])).sum()
+
+    def polar(peer: Peer, a: Any) -> Any:
+        u, _, vh = peer.triplets(a, 7)
+        return ((u @ vh) ** 3).sum()
+
     return [
         Loss(
             "sum of w^2",
@@ -212,6 +224,37 @@ def losses() -> list[Loss]:
             "thresholding, entries cubed",
             lambda a: jnp.sum(jax_peig.singular_value_threshold(a, 1.5, 4).X ** 3),
             thresholded,
+            True,
+        ),
+        Loss(
+            "truncation to k = 4, entries cubed",
+            lambda a: jnp.sum(jax_peig.low_rank(a, 4).X ** 3),
+            truncated,
+            True,
+        ),
+        Loss(
+            "z^T of least squares, k = 4",
+            lambda a: (
+                y[:7]
+                @ jax_peig.singular_apply(
+                    lambda s: 1 / s, jax_peig.singular_space(a, 4), y[:9], sides="VU"
+                )
+            ),
+            least_squares,
+            True,
+        ),
+        Loss(
+            "polar factor, entries cubed",
+            lambda a: jnp.sum(
+                jax_peig.singular_apply(None, jax_peig.singular_space(a, 7), jnp.eye(7)) ** 3
+            ),
+            polar,
+            True,
+        ),
+        Loss(
+            "sum of s^3 by the space, k = 4",
+            lambda a: jax_peig.singular_sum(lambda s: s**3, a, 4),
+            lambda peer, a: (peer.triplets(a, 4)[1] ** 3).sum(),
             True,
         ),
     ]
