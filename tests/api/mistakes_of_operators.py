@@ -43,9 +43,13 @@ EIGEN = {
     "partial_eigh": partial_eigh,
     "eigenspace": jax_peig.eigenspace,
     "spectral_sum": functools.partial(jax_peig.spectral_sum, jnp.exp),
+    "crossing": jax_peig.crossing,
 }
 SINGULAR = {
     "partial_svd": partial_svd,
+    "singular_space": jax_peig.singular_space,
+    "low_rank": jax_peig.low_rank,
+    "singular_sum": functools.partial(jax_peig.singular_sum, jnp.exp),
     "ky_fan_norm": jax_peig.ky_fan_norm,
     "nuclear_norm": lambda a, k, **options: jax_peig.nuclear_norm(a, k, **options),
     "singular_value_threshold": lambda a, k, **options: singular_value_threshold(

@@ -9,12 +9,14 @@ import numpy as np
 from jax_peig import (
     Eigenspace,
     PartialEigh,
+    SingularSpace,
     density,
     derivative_report,
     hermitian_function,
     partial_eigh,
     project_gauge,
     projector_apply,
+    singular_apply,
     spectral_apply,
 )
 from jax_peig.bounds import interlacing, kato_temple, weyl_bounds
@@ -24,6 +26,7 @@ FLOATING = "expected one of float32, float64, complex64, complex128"
 # Results as the solvers return them, without a solve.
 SPACE = Eigenspace(jnp.eye(2), jnp.eye(N, 2), None)
 BATCH = Eigenspace(jnp.ones((3, 2, 2)), jnp.ones((3, N, 2)), None)
+SINGULAR = SingularSpace(jnp.eye(N, 2), jnp.eye(2), jnp.eye(N, 2), None)
 PAIRS = PartialEigh(jnp.ones(2), jnp.eye(N, 2), None)
 ONES = np.ones(3)
 
@@ -46,6 +49,7 @@ OF_H = {
     "hermitian_function": lambda h, space: hermitian_function(h, space.rayleigh),
     "density": density,
     "spectral_apply": lambda h, space: spectral_apply(h, space, DIAGONAL),
+    "singular_apply": lambda h, _: singular_apply(h, SINGULAR, DIAGONAL),
 }
 OF_SPACE = {
     "density": lambda space: density(jnp.exp, space),
@@ -178,6 +182,41 @@ SPECTRAL = {
     "density, name: an unknown option": unknown(lambda: density(jnp.exp, SPACE, k=2), "k"),
     "spectral_apply, name: an unknown option": unknown(
         lambda: spectral_apply(jnp.exp, SPACE, DIAGONAL, k=2), "k"
+    ),
+    "singular_apply, type: a space of eigenvectors": (
+        lambda: singular_apply(jnp.exp, SPACE, DIAGONAL),
+        TypeError,
+        "space is of type Eigenspace",
+        "expected the SingularSpace that singular_space(...) returns",
+        "",
+    ),
+    "singular_apply, name: sides": (
+        lambda: singular_apply(None, SINGULAR, DIAGONAL, sides="left"),
+        ValueError,
+        "sides is 'left'",
+        "expected one of UV, VU, UU, VV",
+        "",
+    ),
+    "singular_apply, shape: b of another length": (
+        lambda: singular_apply(None, SINGULAR, ONES),
+        ValueError,
+        "b has shape (3,)",
+        "expected 12 rows",
+        "sides='UV'",
+    ),
+    "singular_apply, shape: a batch of spaces": (
+        lambda: singular_apply(None, SINGULAR._replace(left=jnp.ones((3, N, 2))), DIAGONAL),
+        ValueError,
+        "space has left vectors of shape (3, 12, 2)",
+        "expected (m, k)",
+        "Batches go through jax.vmap",
+    ),
+    "singular_apply, dtype: b holds integers": (
+        lambda: singular_apply(None, SINGULAR, np.arange(N)),
+        TypeError,
+        "b is of int64",
+        "expected a floating array",
+        "(b, float)",
     ),
     "projector_apply, name: an unknown option": unknown(
         lambda: projector_apply(SPACE, DIAGONAL, M=DENSE), "M"

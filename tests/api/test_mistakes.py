@@ -22,6 +22,7 @@ NONE_TO_MAKE = {
     "hermitian_function, traced": "R may be traced, and h is a function",
     "density, traced": "the space may be traced, and h is a function",
     "spectral_apply, traced": "space and b may be traced, and h is a function",
+    "singular_apply, traced": "space and b may be traced, and h is a function",
     "projector_apply, traced": "space and b may be traced",
     "project_gauge, traced": "the result and the cotangent may be traced",
     "weyl_bounds, traced": "w and error may be traced",
