@@ -29,6 +29,8 @@ class Crossing(NamedTuple):
         The mean of the cluster's eigenvalues.
     block : (k, k)
         X_g^H A X_g of the cluster, diagonal in value; zero for pairs that are not of the cluster.
+    basis : (n, k)
+        X, the M-orthonormal vectors in which the block is written, without derivatives.
     members : (k,) bool
         Which of the k pairs are of the cluster.
     info : Info
@@ -37,6 +39,7 @@ class Crossing(NamedTuple):
 
     value: Array
     block: Array
+    basis: Array
     members: Array
     info: Info
 
@@ -117,7 +120,8 @@ def crossing(
     Returns
     -------
     Crossing
-        ``value``, the mean of the cluster; ``block`` (k, k), R_g; ``members`` (k,); ``info``.
+        ``value``, the mean of the cluster; ``block`` (k, k), R_g; ``basis`` (n, k); ``members``
+        (k,); ``info``.
 
     Raises
     ------
@@ -145,10 +149,10 @@ def crossing(
     element of least norm of {pull(Z): Z >= 0, tr Z = 1} is the steepest ascent of the smallest
     eigenvalue of the cluster; where it is zero the point is stationary (Clarke).
 
-    Another basis turns block and Z alike, X_g -> X_g Q, so that a Z stands for the basis of one
-    call: take ``jax.vjp`` of ``block`` for several Z. JAX pairs without conjugation: the cotangent
-    of ``block`` is Z^T, which matters for a complex Z. The error that `derivative_report` estimates
-    compares two bases, and means nothing unless Z is a multiple of I.
+    Another basis turns block and Z alike, X_g -> X_g Q, so that a Z stands for the ``basis`` of one
+    call: for several Z take one ``jax.vjp`` of ``block``, as in the example. JAX pairs without
+    conjugation: the cotangent of ``block`` is Z^T, which matters for a complex Z. The error that
+    `derivative_report` estimates compares two bases, and means nothing unless Z is a multiple of I.
 
     Inside a cluster of some width these are the derivatives of the block, which is a smooth
     function of the parameters. Those of the separate eigenvalues turn into them within a distance
@@ -165,8 +169,16 @@ def crossing(
     >>> found, along = jax.jvp(lambda t: crossing(A + t * E, k=2), (0.0,), (1.0,))
     >>> [round(float(x), 4) for x in found.slopes(along.block)]
     [-1.0, 4.0]
+
+    The gradients of both diagonal entries of the block, from one call; their sum is that of a
+    trace, which knows no basis:
+
+    >>> block, pull = jax.vjp(lambda A: crossing(A, k=2).block, A)
+    >>> gradients = jax.vmap(lambda Z: pull(Z)[0])(jnp.eye(2)[:, :, None] * jnp.eye(2)[:, None, :])
+    >>> [round(float(x), 4) for x in jnp.diagonal(jnp.sum(gradients, axis=0))]
+    [1.0, 1.0, 0.0]
     """
-    first, _, info = pairs("crossing", A, M, k, options, rule=CrossingRule)
+    first, x, info = pairs("crossing", A, M, k, options, rule=CrossingRule)
     order = first.shape[0]
     place = integer(index, "crossing: index")
     if not 0 <= place < order:
@@ -177,4 +189,4 @@ def crossing(
     value = jnp.sum(jnp.where(members, jnp.diagonal(first).real, 0)) / count
     block = jnp.where(inside, first, 0)
     block = block + without_derivative(block - jax.lax.stop_gradient(block), 2)
-    return Crossing(value, block, members, info)
+    return Crossing(value, block, jax.lax.stop_gradient(x), members, info)
