@@ -109,7 +109,7 @@ def space_ill_posed(
     2. block  without Xb, C = herm(lb) is a multiple of I over every cluster: a rotation inside the
               cluster leaves R as it is, and would change C. It is a matter of the gauge too.
     3. cut    where k cuts a cluster, Xb of its pairs lies in the span of M X, and where there is an
-              Xb, lb does not reach them. A loss of R alone has a first derivative there: a
+              Xb, lb does not reach their block. A loss of R alone has a first derivative there: a
               generalised gradient, as of eigenvalues alone.
     """
     x, mx, lam = at.system.x, at.system.mx, at.lam
@@ -123,10 +123,10 @@ def space_ill_posed(
             rest = blocks.column_norms(xb - mx @ blocks.gram(x, xb))
             cut = jnp.any(at.forward.cut & (rest > small * jnp.max(lengths)))
     if lb is not None:
-        weight = jnp.max(jnp.abs(lb), axis=1)
-        largest = jnp.max(weight)
+        largest = jnp.max(jnp.abs(lb))
         if xb is not None and not derived:
-            cut |= jnp.any(at.forward.cut & (weight > small * largest)) & (size > 0)
+            within = at.forward.cut[:, None] & at.forward.cut[None, :]
+            cut |= jnp.any(within & (jnp.abs(lb) > small * largest)) & (size > 0)
         size = size + jnp.max(jnp.abs(lam)) * largest
         if xb is None and not derived:
             d = clusters.mask(at.forward.labels)
