@@ -1,6 +1,7 @@
 """MINRES as a linear solver of its own, in the manner of ``jax.scipy.sparse.linalg``."""
 
 import enum
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -20,6 +21,7 @@ from jax_peig._core.checks import (
 from jax_peig._core.types import Array, Block, PyTree
 from jax_peig._linear_solvers import minres as block_minres
 from jax_peig._operators.given import classify
+from jax_peig._operators.program import Program, program_of
 
 # Solves of the remaining residual: a restart mends the rounding of a long Lanczos process.
 ROUNDS = 4
@@ -165,20 +167,65 @@ def minres(
     _check_right_hand_side(b)
     flat, restore = ravel_pytree(b)
     start = None if x0 is None else jax.lax.stop_gradient(_like(x0, b, "x0"))
-    product = _flat_product(A, b, restore, "A")
-    precondition = None if M is None else _constant(_flat_product(M, b, restore, "M"), flat)
+    product, leaves = _flat_product(A, b, restore, "A")
+    if M is None:
+        inverse, inverse_leaves = None, ()
+    else:
+        inverse, inverse_leaves = _flat_product(M, b, restore, "M")
     limits = _Limits(tol, atol, STEPS_PER_ROW * flat.size if maxiter is None else maxiter)
+    inputs = _Inputs(flat, leaves, jax.lax.stop_gradient(inverse_leaves), start)
+    x, info = _compiled(product, inverse, inputs, limits)
+    return restore(x), info
+
+
+class _Product(NamedTuple):
+    """x -> A x on flat vectors (n,); hashable."""
+
+    program: Program
+
+    def __call__(self, leaves: tuple[Any, ...], x: Array) -> Array:
+        return self.program(leaves, x)[0].astype(x.dtype)
+
+
+class _Limits(NamedTuple):
+    """How far a solve goes."""
+
+    tol: float
+    atol: float
+    max_steps: int
+
+
+class _Inputs(NamedTuple):
+    b: Array  # (n,)
+    leaves: tuple[Any, ...]  # what A depends on
+    inverse_leaves: tuple[Any, ...]  # what M depends on
+    start: Array | None  # (n,)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _compiled(
+    product: _Product, inverse: _Product | None, inputs: _Inputs, limits: _Limits
+) -> tuple[Array, MinresInfo]:
+    """The solution on flat vectors, with its derivatives."""
+
+    def multiply(x: Array) -> Array:
+        return product(inputs.leaves, x)
+
+    def precondition(x: Array) -> Array:
+        assert inverse is not None
+        return inverse(inputs.inverse_leaves, x)
+
+    helper = None if inverse is None else precondition
 
     def solve(matvec: VectorFunction, rhs: Array) -> tuple[Array, MinresInfo]:
-        return _solve(matvec, rhs, start, precondition, limits)
+        return _solve(matvec, rhs, inputs.start, helper, limits)
 
     def transposed(vecmat: VectorFunction, rhs: Array) -> tuple[Array, MinresInfo]:
         del vecmat  # A^T y = c is A y* = c*: A is Hermitian
-        z, info = _solve(product, rhs.conj(), None, precondition, limits)
+        z, info = _solve(multiply, rhs.conj(), None, helper, limits)
         return z.conj(), info
 
-    x, info = jax.lax.custom_linear_solve(product, flat, solve, transposed, has_aux=True)
-    return restore(x), info
+    return jax.lax.custom_linear_solve(multiply, inputs.b, solve, transposed, has_aux=True)
 
 
 def _check_right_hand_side(b: PyTree) -> None:
@@ -195,14 +242,6 @@ def _check_right_hand_side(b: PyTree) -> None:
                 f"minres: b has dtype {jnp.result_type(leaf)}; expected a floating one. "
                 "Convert it, for example with .astype(float)."
             )
-
-
-class _Limits(NamedTuple):
-    """How far a solve goes."""
-
-    tol: float
-    atol: float
-    max_steps: int
 
 
 class _State(NamedTuple):
@@ -265,13 +304,6 @@ def _solve(
     return end.x, MinresInfo(status, end.steps, end.length)
 
 
-def _constant(function: VectorFunction, like: Array) -> VectorFunction:
-    """Return the function without derivatives in what it closes over."""
-    pure, hoisted = jax.closure_convert(function, like)
-    hoisted = jax.lax.stop_gradient(hoisted)
-    return lambda x: pure(x, *hoisted)
-
-
 def _like(x: PyTree, b: PyTree, name: str) -> Array:
     """The flat vector of a pytree that has to look like b."""
     shapes = [jax.tree.map(jnp.shape, t) for t in (x, b)]
@@ -287,8 +319,8 @@ def _like(x: PyTree, b: PyTree, name: str) -> Array:
 
 def _flat_product(
     a: Any, b: PyTree, restore: Callable[[Array], PyTree], name: str
-) -> VectorFunction:
-    """Return x -> A x on flat vectors, checked once on shapes alone."""
+) -> tuple[_Product, tuple[Any, ...]]:
+    """Return x -> A x on flat vectors, traced and checked, and the values that it depends on."""
     given = classify(a, f"minres: {name}")
     if not callable(a) and isinstance(b, (dict, list, tuple)):
         raise TypeError(
@@ -301,14 +333,20 @@ def _flat_product(
             f"{(flat.size, flat.size)}. Batches go through jax.vmap."
         )
     function = a if callable(a) else given.times
+    results = []
+
+    def product(x: Array) -> Array:
+        out = function(restore(x))
+        results.append(
+            jax.tree.map(lambda v: jax.ShapeDtypeStruct(jnp.shape(v), jnp.result_type(v)), out)
+        )
+        return ravel_pytree(out)[0]
+
     try:
-        out = jax.eval_shape(lambda x: function(restore(x)), flat)
+        closed = jax.make_jaxpr(product)(flat)
     except TRACING_ERRORS as error:
         advice = "Expected a product with x of the structure of b; check shapes and dtypes."
         raise ValueError(f"minres: {name} applied to b failed: {failure(error, advice)}") from error
-    jax.eval_shape(lambda y: _like(y, b, f"the result of {name}"), out)
-
-    def product(flat: Array) -> Array:
-        return _like(function(restore(flat)), b, f"the result of {name}")
-
-    return product
+    jax.eval_shape(lambda y: _like(y, b, f"the result of {name}"), results[0])
+    program, leaves = program_of(closed)
+    return _Product(program), leaves

@@ -189,13 +189,15 @@ def _impl(*arguments: Array, **params: Any) -> Arrays:
 
 @linear_map_p.def_abstract_eval
 def _abstract_eval(*avals: Any, **params: Any) -> list[Any]:
-    shapes = tuple((a.shape, a.dtype) for a in avals)
+    shapes = tuple((a.shape, a.dtype, a.weak_type) for a in avals)
     return _output_avals(shapes, **params)
 
 
 @functools.lru_cache(maxsize=1024)
 def _output_avals(shapes: tuple[Any, ...], **params: Any) -> list[Any]:
-    arguments = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in shapes]
+    arguments = [
+        jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in shapes
+    ]
     outputs = jax.eval_shape(functools.partial(_evaluate, **params), *arguments)
     return [jax.core.ShapedArray(o.shape, o.dtype) for o in outputs]
 

@@ -2,12 +2,13 @@
 
 An `Operator` is a pytree. Its leaves are the arrays that the product depends on. Its static part
 says how to multiply and is hashable by value, so that a second call with other values compiles
-nothing. What a plain function closes over, traced parameters included, is hoisted into leaves by
-tracing it once. Such a function is new to the compiler at every call: in a loop outside ``jit`` a
-pytree callable compiles once.
+nothing. A plain function is traced. What it closes over, traced parameters included, is hoisted
+into leaves; what it does with that is a `Program`, the same one for all functions that do the same.
 """
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ import numpy as np
 from jax_peig._core.checks import TRACING_ERRORS, failure, is_array
 from jax_peig._core.types import Array, Block, DTypeLike, OperatorLike
 from jax_peig._operators.given import Given, classify, multiply, order_and_dtype
+from jax_peig._operators.program import Program, program_of
 
 Leaves = tuple[Any, ...]
 
@@ -88,43 +90,40 @@ class _TreeProduct:
         return multiply(jax.tree_util.tree_unflatten(self.treedef, full), self.kind, block)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class _TracedVector:
-    """A traced function of one vector, whose constants are the leaves. It compares by identity."""
+    """A traced function of one vector."""
 
-    jaxpr: Any
+    program: Program
 
     def __call__(self, leaves: Leaves, block: Block) -> Block:
-        def apply(v: Array) -> Array:
-            return jax.core.eval_jaxpr(self.jaxpr, leaves, v)[0]
-
-        return jax.vmap(apply, in_axes=1, out_axes=1)(block)
+        return jax.vmap(lambda v: self.program(leaves, v)[0], in_axes=1, out_axes=1)(block)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class _TracedBlock:
-    """A function of a block, traced for some widths. It compares by identity.
+    """A function of a block, traced for some widths.
 
-    ``traces`` holds the width, the jaxpr and the number of its constants, from the narrowest to the
-    widest. The leaves are all the constants in this order. A block of another width is padded to
-    the next traced width, or cut into several blocks of the widest.
+    ``traces`` holds the width, the program and the number of its leaves, from the narrowest to the
+    widest. The leaves are those of all programs in this order. A block of another width is padded
+    to the next traced width, or cut into several blocks of the widest.
     """
 
-    traces: tuple[tuple[int, Any, int], ...]
+    traces: tuple[tuple[int, Program, int], ...]
 
     def __call__(self, leaves: Leaves, block: Block) -> Block:
         width = block.shape[1]
         widest = len(self.traces) - 1
         chosen = next((i for i, t in enumerate(self.traces) if t[0] >= width), widest)
-        traced_width, jaxpr, count = self.traces[chosen]
+        traced_width, program, count = self.traces[chosen]
         start = sum(t[2] for t in self.traces[:chosen])
-        constants = leaves[start : start + count]
+        own = leaves[start : start + count]
         parts = []
         for first in range(0, width, traced_width):
             part = block[:, first : first + traced_width]
             missing = traced_width - part.shape[1]
             padded = jnp.pad(part, ((0, 0), (0, missing))) if missing else part
-            (product,) = jax.core.eval_jaxpr(jaxpr, constants, padded)
+            (product,) = program(own, padded)
             parts.append(product[:, : part.shape[1]])
         return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=1)
 
@@ -188,10 +187,13 @@ def _from_array(x: Any, n: int, dtype: DTypeLike, name: str) -> Operator:
 def _from_pytree(given: Given, n: int, dtype: DTypeLike, name: str) -> Operator | None:
     """The operator whose leaves are those of the caller's pytree; None where it closes over more.
 
-    An opaque object is a pytree of one leaf, itself.
+    An opaque object is a pytree of one leaf, itself. A pytree that holds a function made by the
+    caller for this call would be another structure at every call: it is traced as a function is.
     """
     leaves, treedef = jax.tree_util.tree_flatten(given.operator)
     if jax.tree_util.treedef_is_leaf(treedef) and leaves:
+        return None
+    if any(_is_local(v) for v in (given.operator, *leaves)):
         return None
     arrays = tuple(jnp.asarray(v) for v in leaves if _is_numeric(v))
     static = tuple((i, v) for i, v in enumerate(leaves) if not _is_numeric(v))
@@ -207,22 +209,24 @@ def _from_pytree(given: Given, n: int, dtype: DTypeLike, name: str) -> Operator 
 def _from_vector_function(given: Given, n: int, dtype: DTypeLike, name: str) -> Operator:
     """A function of one vector, with all that it depends on hoisted into leaves."""
     function = given.operator.mv if given.kind == "mv" else given.operator
-    closed = _trace(lambda _, v: function(v), (), (n,), dtype, name)
-    return Operator(_TracedVector(closed.jaxpr), tuple(closed.consts), n)
+    program, leaves = program_of(_trace(lambda _, v: function(v), (), (n,), dtype, name))
+    return Operator(_TracedVector(program), leaves, n)
 
 
 def _from_block_function(
     given: Given, n: int, dtype: DTypeLike, name: str, widths: tuple[int, ...]
 ) -> Operator:
     """A function of a block, traced for the widths, with all that it depends on hoisted."""
-    traces, constants = [], []
+    traces: list[tuple[int, Program, int]] = []
+    leaves: list[Any] = []
     for width in sorted(set(widths)):
         closed = _trace(
             lambda _, v: multiply(given.operator, given.kind, v), (), (n, width), dtype, name
         )
-        traces.append((width, closed.jaxpr, len(closed.consts)))
-        constants.extend(closed.consts)
-    return Operator(_TracedBlock(tuple(traces)), tuple(constants), n)
+        program, own = program_of(closed)
+        traces.append((width, program, len(own)))
+        leaves.extend(own)
+    return Operator(_TracedBlock(tuple(traces)), tuple(leaves), n)
 
 
 def _trace(
@@ -265,6 +269,14 @@ def _trace(
 
 def _is_numeric(leaf: Any) -> bool:
     return is_array(leaf) or isinstance(leaf, (bool, int, float, complex, np.generic))
+
+
+def _is_local(value: Any) -> bool:
+    """Whether this is a lambda or a function inside another one, or holds one in a partial."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    value = inspect.unwrap(value) if callable(value) else value
+    return inspect.isfunction(value) and "<" in value.__qualname__
 
 
 def _is_hashable(value: Any) -> bool:
