@@ -29,14 +29,15 @@ _FIXED = frozenset({"jax", "jaxlib", "numpy", "ml_dtypes", "scipy", "jax_peig"})
 _FIXED_MODULES = frozenset(
     {"builtins", "math", "cmath", "operator", "functools", "itertools", "typing", "types"}
 )
-# Builtins by which a function may read or change what its code does not name.
+# By these a function may read or change what its code does not name.
 _UNSEEN = frozenset(
     {"eval", "exec", "globals", "locals", "vars", "open", "input", "setattr", "delattr"}
+    | {"pure_callback", "io_callback", "debug"}
 )
 # Objects of JAX that are made once for each value.
 _INTERNED = frozenset({"UnspecifiedValue", "JaxprEqnContext"})
-# Where JAX notes what the latest call of a function returned: written before it is read.
-_NOTES = frozenset({"Store", "EqualStore"})
+# Descriptions, and where JAX notes what the latest call of a function returned.
+_NOTES = frozenset({"Store", "EqualStore", "DebugInfo"})
 
 
 class Incomparable(Exception):  # noqa: N818  # no error: a function then has a program of its own
@@ -163,7 +164,9 @@ def _of_number(_: _Walk, value: Any) -> Hashable:
 
 def _of_numpy(walk: _Walk, value: Any) -> Hashable:
     """A NumPy array or scalar by its contents."""
-    if value.dtype.hasobject or not _is_fixed(type(value)):
+    # Of other classes the contents are not all: those of NumPy have masks.
+    plain = type(value) is np.ndarray or isinstance(value, np.generic) or _is_of_jax(type(value))
+    if value.dtype.hasobject or not plain:
         raise Incomparable(_name(value))
     if value.ndim:
         walk.changeable = True
@@ -175,6 +178,8 @@ def _of_numpy(walk: _Walk, value: Any) -> Hashable:
 
 
 def _of_tuple(walk: _Walk, value: Any) -> Hashable:
+    if type(value).__name__ in _NOTES and _is_fixed(type(value)):
+        return type(value).__name__
     if not (type(value) is tuple or _is_fixed(type(value))):
         raise Incomparable(_name(value))
     return (type(value), walk.values(value))
@@ -192,7 +197,7 @@ def _of_dict(walk: _Walk, value: Any) -> Hashable:
 
 def _of_set(walk: _Walk, value: Any) -> Hashable:
     walk.changeable |= isinstance(value, set)
-    return (type(value), frozenset(walk.value(v) for v in value))
+    return (type(value), walk.values(value))
 
 
 def _of_slice(walk: _Walk, value: Any) -> Hashable:
@@ -249,7 +254,7 @@ def _of_enum(walk: _Walk, value: Any) -> Hashable:
 def _of_object(walk: _Walk, value: Any) -> Hashable:
     """An object of JAX that compares by value, or a function in one of JAX's wrappers."""
     kind = type(value)
-    if not _is_fixed_name(kind.__module__, {"jax", "jaxlib"}):
+    if not _is_of_jax(kind):
         raise Incomparable(_name(value))
     if kind.__name__ in _NOTES:
         return kind.__name__
@@ -308,7 +313,7 @@ def _globals(walk: _Walk, function: Any) -> Iterator[Hashable]:
     for name in _names_read(function.__code__):
         if name in function.__globals__:
             yield (name, walk.value(function.__globals__[name]))
-        elif hasattr(builtins, name) and name not in _UNSEEN:
+        elif hasattr(builtins, name):
             yield (name, _Same(getattr(builtins, name)))
         else:
             raise Incomparable(name)
@@ -317,6 +322,8 @@ def _globals(walk: _Walk, function: Any) -> Iterator[Hashable]:
 @functools.lru_cache(maxsize=1024)
 def _names_read(code: types.CodeType) -> tuple[str, ...]:
     """The global names in a function's code and in the functions inside it."""
+    for name in _UNSEEN.intersection(code.co_names):
+        raise Incomparable(name)
     names = []
     for instruction in dis.get_instructions(code):
         operation = instruction.opname
@@ -344,12 +351,12 @@ def _of_builtin(_: _Walk, value: Any) -> Hashable:
 
 
 def _of_partial(walk: _Walk, value: Any) -> Hashable:
-    parts = (value.func, value.args, tuple(value.keywords.items()))
+    parts = (value.func, value.args, tuple(value.keywords.items()), _attributes(value))
     return (type(value), walk.values(parts))
 
 
 def _of_ruled_function(walk: _Walk, value: Any) -> Hashable:
-    """A function with rules of its own: `jax.custom_jvp` and the like."""
+    """A function with rules of its own: `jax.custom_jvp` or `jax.custom_vjp."""
     copied = getattr(value.fun, "__dict__", {})  # by functools.update_wrapper
     own = [(k, v) for k, v in _attributes(value) if copied.get(k, copied) is not v]
     return walk.numbered(value, lambda: (type(value), walk.values(own)))
@@ -364,9 +371,9 @@ def _of_wrapper(walk: _Walk, value: Any) -> Hashable:
     return walk.numbered(value, lambda: (_Same(value), walk.value(value.__wrapped__)))
 
 
-def _attributes(value: Any) -> list[tuple[str, Any]]:
+def _attributes(value: Any) -> tuple[tuple[str, Any], ...]:
     """The attributes of an object, without those that describe it."""
-    return [(k, v) for k, v in vars(value).items() if not k.startswith("__")]
+    return tuple((k, v) for k, v in vars(value).items() if not k.startswith("__"))
 
 
 def _name(value: Any) -> str:
@@ -377,8 +384,12 @@ def _name(value: Any) -> str:
 # -- what is fixed --------------------------------------------------------------------------------
 
 
-def _is_fixed_name(module: str, packages: Any = _FIXED) -> bool:
-    return module in _FIXED_MODULES or module.partition(".")[0] in packages
+def _is_fixed_name(module: str) -> bool:
+    return module in _FIXED_MODULES or module.partition(".")[0] in _FIXED
+
+
+def _is_of_jax(kind: type) -> bool:
+    return kind.__module__.partition(".")[0] in ("jax", "jaxlib")
 
 
 def _is_fixed(kind: type) -> bool:
@@ -424,8 +435,8 @@ _RULES: dict[type, _Rule] = {
     jax.tree_util.Partial: _of_partial,
     jax.custom_jvp: _of_ruled_function,
     jax.custom_vjp: _of_ruled_function,
-    jax.custom_batching.custom_vmap: _of_ruled_function,
     np.ufunc: _by_identity,
+    object: _by_identity,
 }
 # The first that fits.
 _RULES_OF_SUBTYPES: tuple[tuple[Any, _Rule], ...] = (

@@ -1,6 +1,8 @@
 """The forms in which a caller may give a matrix, told apart in one place: see `classify`."""
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
@@ -139,6 +141,26 @@ def _instead(x: Any, argument: str) -> str:
     if isinstance(x, str):
         return " Operators have no names: give the object itself."
     return ""
+
+
+def is_opaque(x: Any) -> bool:
+    """Whether tracing alone tells what an operator depends on.
+
+    It does for a function, and for a pytree that holds a function that was made for this call: such
+    a pytree would have another structure at every call.
+    """
+    leaves, treedef = jax.tree_util.tree_flatten(x)
+    if jax.tree_util.treedef_is_leaf(treedef) and leaves:
+        return True
+    return any(_is_local(v) for v in (x, *leaves))
+
+
+def _is_local(value: Any) -> bool:
+    """Whether this is a lambda or a function inside another one, or holds one in a partial."""
+    while isinstance(value, functools.partial):
+        value = value.func
+    value = inspect.unwrap(value) if callable(value) else value
+    return inspect.isfunction(value) and "<" in value.__qualname__
 
 
 def multiply(operator: Any, kind: str, block: Block) -> Array:

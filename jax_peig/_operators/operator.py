@@ -7,8 +7,6 @@ into leaves; what it does with that is a `Program`, the same one for all functio
 """
 
 import dataclasses
-import functools
-import inspect
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -18,7 +16,7 @@ import numpy as np
 
 from jax_peig._core.checks import TRACING_ERRORS, failure, is_array
 from jax_peig._core.types import Array, Block, DTypeLike, OperatorLike
-from jax_peig._operators.given import Given, classify, multiply, order_and_dtype
+from jax_peig._operators.given import Given, classify, is_opaque, multiply, order_and_dtype
 from jax_peig._operators.program import Program, program_of
 
 Leaves = tuple[Any, ...]
@@ -185,16 +183,10 @@ def _from_array(x: Any, n: int, dtype: DTypeLike, name: str) -> Operator:
 
 
 def _from_pytree(given: Given, n: int, dtype: DTypeLike, name: str) -> Operator | None:
-    """The operator whose leaves are those of the caller's pytree; None where it closes over more.
-
-    An opaque object is a pytree of one leaf, itself. A pytree that holds a function made by the
-    caller for this call would be another structure at every call: it is traced as a function is.
-    """
+    """The operator with the leaves of a caller's pytree; None where it depends on more."""
+    if is_opaque(given.operator):
+        return None
     leaves, treedef = jax.tree_util.tree_flatten(given.operator)
-    if jax.tree_util.treedef_is_leaf(treedef) and leaves:
-        return None
-    if any(_is_local(v) for v in (given.operator, *leaves)):
-        return None
     arrays = tuple(jnp.asarray(v) for v in leaves if _is_numeric(v))
     static = tuple((i, v) for i, v in enumerate(leaves) if not _is_numeric(v))
     product = _TreeProduct(treedef, static, given.kind)
@@ -269,14 +261,6 @@ def _trace(
 
 def _is_numeric(leaf: Any) -> bool:
     return is_array(leaf) or isinstance(leaf, (bool, int, float, complex, np.generic))
-
-
-def _is_local(value: Any) -> bool:
-    """Whether this is a lambda or a function inside another one, or holds one in a partial."""
-    while isinstance(value, functools.partial):
-        value = value.func
-    value = inspect.unwrap(value) if callable(value) else value
-    return inspect.isfunction(value) and "<" in value.__qualname__
 
 
 def _is_hashable(value: Any) -> bool:

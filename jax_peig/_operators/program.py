@@ -13,7 +13,8 @@ function whose fingerprint cannot be taken gets a program of its own.
 import dataclasses
 import threading
 import weakref
-from typing import Any
+from collections.abc import Callable
+from typing import Any, Self
 
 import jax
 
@@ -33,9 +34,34 @@ class Program:
         return jax.core.eval_jaxpr(self.jaxpr, leaves, *arguments)
 
 
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A function as a pytree: what it depends on is its leaves."""
+
+    program: Program
+    leaves: tuple[Any, ...]
+
+    def __call__(self, *arguments: Array) -> Array:
+        """The function's only result."""
+        return self.program(self.leaves, *arguments)[0]
+
+    def tree_flatten(self) -> tuple[tuple[Any, ...], Program]:
+        return self.leaves, self.program
+
+    @classmethod
+    def tree_unflatten(cls, program: Program, leaves: tuple[Any, ...]) -> Self:
+        return cls(program, tuple(leaves))
+
+
 # The programs that are in use, by their fingerprints; no program is kept alive by this.
 _PROGRAMS: weakref.WeakValueDictionary[Any, Program] = weakref.WeakValueDictionary()
 _LOCK = threading.Lock()
+
+
+def traced(function: Callable[..., Array], *like: Any) -> Traced:
+    """Trace a function of arguments of the types of ``like``."""
+    return Traced(*program_of(jax.make_jaxpr(function)(*like)))
 
 
 def program_of(closed: Any) -> tuple[Program, tuple[Any, ...]]:

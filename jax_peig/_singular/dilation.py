@@ -22,7 +22,8 @@ from jax_peig._core.checks import (
 )
 from jax_peig._core.sharding import replicated
 from jax_peig._core.types import Array, Block, DTypeLike, OperatorLike
-from jax_peig._operators.given import Given, classify, multiply
+from jax_peig._operators.given import Given, classify, is_opaque, multiply
+from jax_peig._operators.program import traced
 
 
 @jax.tree_util.register_pytree_node_class
@@ -94,6 +95,9 @@ def rectangular(name: str, A: OperatorLike, shape: Any, dtype: DTypeLike) -> Rec
         matrix = jnp.asarray(matrix).astype(found)
     made = Dilation(matrix, given.kind, shape)
     _check_product(made, given.explicit, found, name)
+    if given.kind == "vector" and is_opaque(matrix):
+        vector = jax.ShapeDtypeStruct(shape[1:], found)
+        made = Dilation(traced(matrix, vector), given.kind, shape)
     return Rectangular(name, given.explicit, made, found)
 
 
