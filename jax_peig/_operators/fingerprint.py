@@ -253,7 +253,7 @@ def _of_enum(walk: _Walk, value: Any) -> Hashable:
 
 def _of_object(walk: _Walk, value: Any) -> Hashable:
     """An object of JAX that compares by value, or a function in one of JAX's wrappers."""
-    kind = type(value)
+    kind: Any = type(value)
     if not _is_of_jax(kind):
         raise Incomparable(_name(value))
     if kind.__name__ in _NOTES:
@@ -264,6 +264,7 @@ def _of_object(walk: _Walk, value: Any) -> Hashable:
     if callable(value):
         return _of_wrapper(walk, value)
     if dataclasses.is_dataclass(value):
+        walk.changeable |= not kind.__dataclass_params__.frozen
         fields = [getattr(value, field.name) for field in dataclasses.fields(value)]
         return (kind, walk.values(fields))
     if kind.__eq__ is object.__eq__ and kind.__name__ not in _INTERNED:

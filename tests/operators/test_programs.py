@@ -6,7 +6,6 @@ word, so most of these tests are of functions that differ in one place.
 
 import functools
 import gc
-import inspect
 import types
 import weakref
 
@@ -394,18 +393,3 @@ def test_ten_thousand_closures_take_no_memory():
     programs = len(module._PROGRAMS)
     assert objects_after(10_000) - before < 100
     assert len(module._PROGRAMS) == programs
-
-
-def test_the_names_of_jax_that_are_compared_by_name():
-    """Types without a public name: see `_INTERNED`, `_NOTES` and `hoisting`."""
-    closed = jax.make_jaxpr(jax.jit(lambda x: jax.nn.relu(x)))(X)
-    (call,) = closed.jaxpr.eqns
-    assert call.primitive.name == "jit"
-    assert {type(s).__name__ for s in call.params["in_shardings"]} == {"UnspecifiedValue"}
-    assert call.params["ctx_mesh"].empty
-    (relu,) = [e for e in call.params["jaxpr"].jaxpr.eqns if "call_jaxpr" in e.params]
-    rule = relu.params["jvp_jaxpr_fun"]
-    assert type(rule).__name__ == "WrappedFun"
-    assert rule.f.__qualname__ == "_memoize.<locals>.memoized"
-    assert "fn" in inspect.getclosurevars(rule.f).nonlocals
-    assert type(jax.jit(jnp.sin)).__name__ == "PjitFunction"
