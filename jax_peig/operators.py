@@ -11,9 +11,9 @@
 | function, or pytree callable, of one vector | ``A(v)``, by ``jax.vmap``                         |
 | `BlockProduct` of a function                | ``A(V)``, in one pass over the block              |
 
-A function may close over anything, traced values included. It is new to the compiler at every call.
-In a loop outside ``jit``, give an array or a pytree callable, such as ``jax.tree_util.Partial``:
-these compile once for each shape.
+A function may close over anything, traced values included. Every form compiles once for each shape,
+outside ``jit`` too: other arrays and floating numbers compile nothing. A function that calls back
+to Python compiles at every call.
 """
 
 from jax_peig._operators.given import BlockProduct as BlockProduct

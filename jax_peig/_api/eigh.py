@@ -63,9 +63,11 @@ def partial_eigh(
         for a diagonal; a BCOO, a SciPy sparse matrix, or any object with ``@``; an object with
         ``.mv`` (lineax); a function of one vector (n,) -> (n,); a pytree callable such as
         ``jax.tree_util.Partial``; or either of the last two in `BlockProduct`, as a function of a
-        block (n, b) -> (n, b). Functions may close over anything, traced values included. A plain
-        function is new to the compiler at every call. In a loop outside ``jit`` give arrays or
-        pytree callables, which compile once for each shape.
+        block (n, b) -> (n, b). Functions may close over anything, traced values included. Every
+        form compiles once for each shape, outside ``jit`` too: other arrays and other floating
+        numbers, also those that a function closes over, compile nothing. A function is compiled
+        at every call where JAX cannot tell what it does: if it calls back to Python, or if a rule
+        of ``jax.custom_jvp`` or ``custom_vjp`` in it reads an object of yours.
     M : operator, optional
         As A. Default: the identity. Of an array the Hermitian part is taken, too; one whose
         diagonal is not real but for rounding, or not positive, is refused; behind a trace
