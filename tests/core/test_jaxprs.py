@@ -46,7 +46,7 @@ def test_jaxprs_are_rewritten():
 
 
 def test_types_that_are_compared_by_name():
-    """They have no public name: see `_operators/fingerprint.py` and `hoisting.py`."""
+    """They have no public name: see `fingerprint.py`, `comparison.py`, `hoisting.py`."""
     closed = jax.make_jaxpr(jax.jit(lambda x: jax.nn.relu(x)))(jnp.ones(3))
     (call,) = closed.jaxpr.eqns
     assert call.primitive.name == "jit"
