@@ -65,9 +65,10 @@ def partial_eigh(
         ``jax.tree_util.Partial``; or either of the last two in `BlockProduct`, as a function of a
         block (n, b) -> (n, b). Functions may close over anything, traced values included. Every
         form compiles once for each shape, outside ``jit`` too: other arrays and other floating
-        numbers, also those that a function closes over, compile nothing. A function is compiled
-        at every call where JAX cannot tell what it does: if it calls back to Python, or if a rule
-        of ``jax.custom_jvp`` or ``custom_vjp`` in it reads an object of yours.
+        numbers, also those that a function closes over, compile nothing. Another number in the
+        body of a loop or branch is another program, where another array is not. A function is
+        compiled at every call where nobody can tell what it does: if it calls back to Python, or
+        if a rule of ``jax.custom_jvp`` or ``custom_vjp`` in it reads an object of yours.
     M : operator, optional
         As A. Default: the identity. Of an array the Hermitian part is taken, too; one whose
         diagonal is not real but for rounding, or not positive, is refused; behind a trace
