@@ -6,6 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jax_peig._core.batching import one_after_another
 from jax_peig._core.results import Info, PartialEigh
 from jax_peig._core.status import Status
 from jax_peig._core.types import Array, Block
@@ -49,17 +50,27 @@ def compiled(static: tuple[Problem, Rule], inputs: Inputs) -> PartialEigh:
 
 def solve_and_judge(problem: Problem, rule: Rule, inputs: Inputs) -> Solved:
     """The pairs, their account, and the data of the derivative's systems: no derivatives yet."""
-    k = problem.k
-    a = hermitian_part(inputs.a)
-    m = None if inputs.m is None else hermitian_part(inputs.m)
+    a, m = hermitian_part(inputs.a), None if inputs.m is None else hermitian_part(inputs.m)
+    solve = functools.partial(_without_derivatives, problem, rule)
     # The eigensolver sees parameters without tangents, and is never differentiated.
-    frozen = jax.lax.stop_gradient(inputs._replace(a=a, m=m))
-    ritz, probe_a, probe_m, helpers = problem.method.solve(problem, frozen)
+    frozen = jax.lax.stop_gradient(inputs)
+    found = solve(frozen) if problem.method.finds_all else one_after_another(solve, frozen)
+    return Solved(a, m, *found)
+
+
+def _without_derivatives(
+    problem: Problem, rule: Rule, inputs: Inputs
+) -> tuple[Array, Block, Info, ForwardResult]:
+    """The eigenvalues (k,), the vectors (n, k), their account, and the data of the systems."""
+    k = problem.k
+    a, m = hermitian_part(inputs.a), None if inputs.m is None else hermitian_part(inputs.m)
+    given = inputs._replace(a=a, m=m)
+    ritz, probe_a, probe_m, helpers = problem.method.solve(problem, given)
     if problem.postprocess is not None:
-        ritz = problem.postprocess(frozen.a, ritz, k)
-    data = _system_data(frozen, ritz, k, (probe_a.norm, probe_m.norm))
-    if rule.refine and k < inputs.a.n:
-        ritz = _refined(problem, rule, frozen, ritz, data)
+        ritz = problem.postprocess(a, ritz, k)
+    data = _system_data(given, ritz, k, (probe_a.norm, probe_m.norm))
+    if rule.refine and k < a.n:
+        ritz = _refined(problem, rule, given, ritz, data)
         data = data._replace(guards=guards_of(ritz, k, data.norms))
     told_a, judged_a = _errors(inputs.a, a, probe_a)
     told_m, judged_m = _errors(inputs.m, m, probe_m)
@@ -72,7 +83,7 @@ def solve_and_judge(problem: Problem, rule: Rule, inputs: Inputs) -> Solved:
         errors=(told_a, told_m),
         helpers=helpers,
     )
-    info, cut = account(problem, frozen, ritz, findings, rule.gap_resolution)
+    info, cut = account(problem, given, ritz, findings, rule.gap_resolution)
     valid = usable(info.status)
     lam = jnp.where(valid, ritz.values[:k], jnp.nan)
     x = jnp.where(valid, ritz.vectors[:, :k], jnp.nan)
@@ -85,7 +96,7 @@ def solve_and_judge(problem: Problem, rule: Rule, inputs: Inputs) -> Solved:
         cut=cut,
         converged=info.status == Status.CONVERGED,
     )
-    return Solved(a, m, lam, x, info, forward)
+    return lam, x, info, forward
 
 
 def _system_data(inputs: Inputs, ritz: Ritz, k: int, norms: tuple[Array, Array]) -> SystemData:

@@ -29,6 +29,7 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig._core import blocks
+from jax_peig._core.batching import one_after_another
 from jax_peig._core.linear_map import Arrays, LinearMap, MaybeArrays, bind, jvp_along
 from jax_peig._core.types import Array, Block
 from jax_peig._derivatives import solve as systems_solve
@@ -95,10 +96,16 @@ class _Inverse(LinearMap):
     def __call__(self, residuals: Arrays, inputs: MaybeArrays) -> Arrays:
         (b,) = inputs
         assert b is not None
-        system = jax.tree.unflatten(self.tree, residuals)
-        if self.conjugated:
-            return [_invert(system, b.conj(), self.settings).conj()]
-        return [_invert(system, b, self.settings)]
+        rhs = b.conj() if self.conjugated else b
+        if self.settings.solvers == ("eigenbasis",):
+            z = self.apply(residuals, rhs)
+        else:
+            z = one_after_another(self.apply, list(residuals), rhs)
+        return [z.conj() if self.conjugated else z]
+
+    def apply(self, residuals: Arrays, b: Block) -> Block:
+        """L^{-1}(B)."""
+        return _invert(jax.tree.unflatten(self.tree, residuals), b, self.settings)
 
     def transposed(self) -> "_Inverse":
         return dataclasses.replace(self, conjugated=not self.conjugated)

@@ -115,6 +115,16 @@ TABLES = (
         """,
     ),
     Table(
+        "compile",
+        "The first call",
+        """
+        This table shows what a program costs before it runs: the seconds to trace, to lower and to
+        compile it, in fresh processes, and its size. "value" is a loss of four pairs of order 1000,
+        "grad" the loss with its gradient, "hvp" a Hessian-vector product. "lowered" counts lines
+        before XLA's optimisation and "lines" those after it. The last rows are JAX's own solvers.
+        """,
+    ),
+    Table(
         "degeneracy",
         "Derivatives at exact degeneracy",
         """

@@ -91,6 +91,9 @@ FUNCTIONS = """
         u, s, vh, _ = jp.partial_svd(a, 2, method="chebyshev")
         return jnp.sum(s) + jnp.sum((y @ u) ** 2) + jnp.sum((vh @ z) ** 2)
 
+    def on_singular_space(a, y):
+        return jnp.sum(jp.singular_apply(jnp.log, jp.singular_space(a, k), y, sides="UU") * y)
+
     def norms(a, y):
         found = jp.nuclear_norm(a, 5)
         thresholded = jp.singular_value_threshold(a, 1.5, 4).X
@@ -106,6 +109,8 @@ FUNCTIONS = """
         (lambda a, y: norms(a.T, y), tall, [rows]),
         (iterated, tall, [rows]),
         (norms, tall, [rows]),
+        (lambda a, y: jnp.sum(jp.low_rank(a, k).X ** 3) + on_singular_space(a, y), tall, [rows]),
+        (lambda a, y: jp.crossing(a, k=k).weighted(jnp.eye(k)), square, [rows]),
     ]
     for f, x, places in cases:
         # Alone first: a mesh that is set stays set.
@@ -135,6 +140,32 @@ FUNCTIONS = """
 """
 
 
+BATCH = """
+    import jax, jax.numpy as jnp, numpy as np
+    jax.config.update("jax_enable_x64", True)
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+    from jax_peig import partial_eigh
+
+    n = 512
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+
+    def value(c):
+        potential = 100 * jnp.linspace(0.0, 1.0, n) ** 2
+        product = lambda u: potential * u + c * (2 * u - jnp.roll(u, 1) - jnp.roll(u, -1))
+        return partial_eigh(product, k=3, n=n, method="lobpcg", tol=1e-6).eigenvalues
+
+    couplings = jnp.linspace(0.1, 3.0, 8)
+    spread = jax.device_put(couplings, NamedSharding(mesh, P("x")))
+    compiled = jax.jit(jax.vmap(value)).lower(spread).compile()
+    assert not compiled(spread).sharding.is_fully_replicated
+    alone = jnp.stack([value(c) for c in couplings])
+    np.testing.assert_allclose(compiled(spread), alone, rtol=1e-8)
+    gathered = [line for line in compiled.as_text().splitlines() if "all-gather(" in line]
+    assert not any(f",{n}," in line or f",{n}]" in line for line in gathered), gathered
+    print("ok")
+"""
+
+
 def run_on_four_devices(program):
     """Run the text of a program that prints "ok" at its end."""
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
@@ -158,6 +189,12 @@ def run_on_four_devices(program):
 def test_no_block_is_gathered(method, axes):
     """Values and gradients are those of one device, and no block of vectors is gathered on one."""
     run_on_four_devices(SHARDED.replace("AXES", axes).replace("METHOD", method))
+
+
+@pytest.mark.slow
+def test_a_batch_spread_over_devices_stays_there():
+    """On several devices a batch is a batch, and no member's vectors are brought to another."""
+    run_on_four_devices(BATCH)
 
 
 @pytest.mark.slow
