@@ -46,7 +46,7 @@ class Walk:
 
     def __init__(self, rule_of: Callable[[Any], "Rule"]) -> None:
         self.rule_of = rule_of
-        self.numbers: dict[int, int] = {}
+        self.numbers: dict[int, tuple[int, Any]] = {}  # the object too: no other gets its id
         self.changeable = False
 
     def jaxpr(self, jaxpr: Any) -> Hashable:
@@ -101,8 +101,8 @@ class Walk:
         """The fingerprint of something that may contain itself, or be met again."""
         known = self.numbers.get(id(value))
         if known is not None:
-            return ("again", known)
-        self.numbers[id(value)] = len(self.numbers)
+            return ("again", known[0])
+        self.numbers[id(value)] = (len(self.numbers), value)
         return rule()
 
 
