@@ -170,6 +170,10 @@ def partial_eigh(
     A loss of eigenvalues alone gets a generalised gradient at a tie, as ``max`` and ``sort`` do in
     JAX; its second derivative is NaN where it would need the vectors.
 
+    *Batches.* Under ``vmap`` "dense" solves all members at once. The iterative methods take one
+    member after another on a machine that is one CPU, so that each does its own work, and all at
+    once on accelerators and where there are several devices.
+
     *Forward mode* cannot know what its tangents are used for, and returns those of one gauge.
     Inside a cluster the tangents of vectors have no component along its other vectors, and those of
     eigenvalues are the diagonal of the cluster's block. Where a perturbation splits the cluster,

@@ -100,6 +100,7 @@ PINNED = {
     "jax.core.Tracer",
     "jax.core.eval_jaxpr",
     "jax.custom_batching.custom_vmap",
+    "jax.device_count",
     "jax.custom_derivatives.SymbolicZero",
     "jax.dtypes.canonicalize_dtype",
     "jax.dtypes.prng_key",
