@@ -1,8 +1,8 @@
 """crossing: how a repeated eigenvalue splits, along a direction and for every parameter.
 
 Along (A', M') the eigenvalue lam with the M-orthonormal basis X_g splits with one-sided derivatives
-that are the eigenvalues of X_g^H (A' - lam M') X_g: the block of the cluster in R' (Kasim,
-arXiv:2011.04366, eq. 2.3, and the appendix on degenerate cases; Seyranian, Lund and Olhoff 1994).
+that are the eigenvalues of X_g^H (A' - lam M') X_g: the block of the cluster in R' (Seyranian, Lund
+and Olhoff 1994), whose diagonal is eq. 2.3 of Kasim (arXiv:2011.04366).
 """
 
 from typing import NamedTuple, Unpack
@@ -160,7 +160,7 @@ def crossing(
 
     Examples
     --------
-    A plate that is square has two equal frequencies, and a direction that splits them:
+    The double eigenvalue 1 splits along E:
 
     >>> import jax, jax.numpy as jnp
     >>> from jax_peig import crossing

@@ -19,7 +19,7 @@ from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
 from jax_peig._derivatives.rules import SpaceRule
 from jax_peig._eigensolvers.choose import METHODS
 from jax_peig._singular.dilation import Rectangular, halves, rectangular
-from jax_peig._singular.svd import Triplets, triplets
+from jax_peig._singular.svd import Triplets, or_nan, triplets
 
 # The part of the gap to the next singular value that an iteration vouches for: that value did not
 # have to converge.
@@ -307,7 +307,7 @@ def singular_value_threshold(
         image = _at_zero(given, found, image, level)
     status = jnp.where(converged & ~covered, int(Status.K_TOO_SMALL), found.info.status)
     info = dataclasses.replace(found.info, status=status.astype(found.info.status.dtype))
-    return Thresholded(_or_nan(covered & (level >= 0) & converged, image), covered, info)
+    return Thresholded(or_nan(covered & (level >= 0) & converged, image), covered, info)
 
 
 def _check_threshold(t: Any) -> None:
@@ -384,9 +384,4 @@ def _sum(found: Triplets) -> Array:
     s, still = found.s, jax.lax.stop_gradient(found.s)
     moved = without_derivative(jnp.where(found.zero, s - still, 0), 2)
     total = jnp.sum(jnp.where(found.zero, still + moved, s))
-    return _or_nan(found.info.status == Status.CONVERGED, total)
-
-
-def _or_nan(valid: Array, x: Array) -> Array:
-    """x, or NaN with derivatives that are NaN, where those of ``jnp.where`` would be zero."""
-    return x * jnp.where(valid, 1, jnp.nan).astype(x.dtype)
+    return or_nan(found.info.status == Status.CONVERGED, total)

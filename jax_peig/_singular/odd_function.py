@@ -1,12 +1,12 @@
 """U h(S) V^H for an odd h at zero singular values, to second order, without squares of them.
 
-C (m, k) = U diag(s) + N' with all of V still; U (m, k). With N = U^H C and R = (I - U U^H) C, of
-the value zero, and q(x) = h(x)/x, even,
+U (m, k) and V stand still, and C = A V moves; its value is U diag(s). With N = U^H C, with
+R = (I - U U^H) C, whose value is zero, and with q(x) = h(x)/x, which is even,
 
     U h(S) V^H V = U h(K)_12 + R q(K)_22 + U [kappa o (R^H R)],   K = [[0, N], [N^H, 0]],
 
-up to terms of third order in the change of C. In the dilation of C the pairs of R have the
-eigenvalue 0; kappa is the second divided difference h[s_i, 0, +-s_j], which is one of q:
+up to terms of third order in the change of C. In the dilation of C the columns of R belong to the
+eigenvalue 0, and kappa is the second divided difference h[s_i, 0, +-s_j], which is one of q:
 kappa_ij = (q[s_i, s_j] + q[s_i, -s_j])/2 (Higham, Functions of Matrices, 2008, theorem 3.11).
 """
 

@@ -208,6 +208,11 @@ def _complete(half: Block, zero: Array, key: Array) -> Block:
     return found
 
 
+def or_nan(valid: Array, x: Array) -> Array:
+    """x, or NaN with derivatives that are NaN, where those of ``jnp.where`` would be zero."""
+    return x * jnp.where(valid, 1, jnp.nan).astype(x.dtype)
+
+
 def _absolute(options: SVDOptions, name: str) -> float | None:
     """The caller's degeneracy_tol, once the options are known to be allowed ones."""
     if "which" in options:

@@ -250,6 +250,15 @@ class TestIllPosed:
         assert np.isnan(self.gradient(lambda r, x: jnp.sum((x[3] @ x.T) ** 2), k=5)).all()
         assert np.isfinite(self.gradient(lambda r, x: jnp.trace(r), k=5)).all()
 
+    def test_a_kink_at_the_cut(self):
+        """h(w) = w - w_k has no weight at the cut pair, but a slope."""
+
+        def loss(r, x):
+            shifted = r - jax.lax.stop_gradient(r[4, 4]) * jnp.eye(5)
+            return jnp.sum((x[3] @ shifted @ x.T) ** 2)
+
+        assert np.isnan(self.gradient(loss, k=5)).all()
+
     def test_curvature_at_a_cut(self):
         def f(t):
             a, m = gf.matrices(self.PENCIL, t)
