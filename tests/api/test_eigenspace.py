@@ -252,7 +252,7 @@ class TestIllPosed:
 
     @pytest.mark.parametrize(("power", "refused"), [(1, True), (2, False)])
     def test_a_kink_at_the_cut(self, power, refused):
-        """h(w) = w - w_k has no weight at the cut pair but a slope there, and its square has none."""
+        """h(w) = w - w_k has no weight at the cut pair but a slope; its square has none."""
         q = gf.random_unitary(np.random.default_rng(0), 8, np.float64)
         a = jnp.asarray((q * np.array([1, 1.5, 2, 2, 3, 4, 5, 6])) @ q.T)
 
