@@ -9,7 +9,7 @@ from jax_peig import partial_eigh
 from jax_peig._core import batching
 
 N = 80
-COUPLINGS = jnp.array([0.01, 0.3, 5.0])
+COUPLINGS = jnp.array([0.01, 1.0, 50.0])
 
 
 def chain(coupling, **options):
