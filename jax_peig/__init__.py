@@ -33,6 +33,7 @@ from jax_peig._eigensolvers.chebyshev import Chebyshev as Chebyshev
 from jax_peig._eigensolvers.davidson import Davidson as Davidson
 from jax_peig._eigensolvers.dense import Dense as Dense
 from jax_peig._eigensolvers.lobpcg import LOBPCG as LOBPCG
+from jax_peig._eigensolvers.shift_invert import ShiftInvert as ShiftInvert
 from jax_peig._operators.given import BlockProduct as BlockProduct
 from jax_peig._singular.functions import singular_apply as singular_apply
 from jax_peig._singular.functions import singular_sum as singular_sum

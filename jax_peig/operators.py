@@ -16,6 +16,9 @@ outside ``jit`` too: other arrays and floating numbers compile nothing. A functi
 to Python compiles at every call.
 """
 
+from jax_peig._factorizations.shift_inverse import ShiftInverse as ShiftInverse
+from jax_peig._factorizations.shift_inverse import shift_invert as shift_invert
+from jax_peig._factorizations.sparse import factors as factors
 from jax_peig._operators.given import BlockProduct as BlockProduct
 from jax_peig._operators.sparse import SparseOperator as SparseOperator
 from jax_peig._operators.sparse import from_scipy as from_scipy

@@ -14,7 +14,9 @@ import numpy as np
 
 from jax_peig._core.checks import check_positive, floating_dtype, integer, is_array
 from jax_peig._core.options import Derivative
+from jax_peig._eigensolvers.choose import method_of
 from jax_peig._eigensolvers.problem import Structure
+from jax_peig._factorizations.shift_inverse import can_factorize
 from jax_peig._operators.given import kind_of_operator, order_and_dtype
 from jax_peig._operators.hermitian import imaginary_beyond_rounding
 
@@ -93,7 +95,7 @@ class Arguments:
         """A sigma belongs to which='nearest', and so does OPinv."""
         if self.end != "nearest":
             for name in ("sigma", "OPinv"):
-                if getattr(self, name) is not None:
+                if getattr(self, name) is not None and not (name == "OPinv" and self.inverts):
                     raise ValueError(
                         f"{self.caller}: {name} is given with which={self.end!r}; expected "
                         "which='nearest', or sigma alone."
@@ -130,6 +132,12 @@ class Arguments:
         return "smallest" if self.sigma is None else "nearest"
 
     @property
+    def inverts(self) -> bool:
+        """Whether a method was asked for that solves with A - pole M."""
+        method = method_of(self.method, self.caller)
+        return method is not None and method.inverts
+
+    @property
     def derivative_options(self) -> Derivative:
         """How derivatives are computed."""
         return Derivative() if self.derivative is None else self.derivative
@@ -138,7 +146,7 @@ class Arguments:
         """What does not depend on values; the shapes and orders are checked on the way."""
         n = self._order()
         if is_array(self.M) and not isinstance(self.M, jax.core.Tracer):
-            _check_mass(self.caller, np.asarray(self.M))
+            _check_mass(self.caller, np.asarray(self.M), self.inverts)
         mass = "identity" if self.M is None else "general"
         if is_array(self.M) and self.M.ndim == 1:
             mass = "diagonal"
@@ -150,6 +158,7 @@ class Arguments:
             preconditioner=self.preconditioner is not None,
             m_solve=self.M_solve is not None,
             op_inv=self.OPinv is not None,
+            entries=can_factorize(self.A, self.M),
             guess=self.v0 is not None,
             derivative_preconditioner=self.derivative_options.preconditioner is not None,
         )
@@ -239,8 +248,11 @@ def _check_vectors(caller: str, v0: Any) -> None:
         raise TypeError(f"{caller}: v0 has dtype {v0.dtype}; expected a floating one.")
 
 
-def _check_mass(caller: str, m: np.ndarray) -> None:
-    """The diagonal of a positive definite matrix is positive, and real but for rounding."""
+def _check_mass(caller: str, m: np.ndarray, semidefinite: bool) -> None:
+    """The diagonal of a positive definite matrix is positive, and real but for rounding.
+
+    Zeros pass where M may be ``semidefinite``.
+    """
     diagonal = m if m.ndim == 1 else np.diagonal(m)
     if np.any(np.isnan(diagonal)):
         return  # reported in info, as any NaN is
@@ -250,9 +262,10 @@ def _check_mass(caller: str, m: np.ndarray) -> None:
             f"{caller}: M is not Hermitian: its diagonal holds {diagonal[worst]} at {worst}; "
             "expected a real diagonal, but for rounding. Check conjugation where M is computed."
         )
-    if np.any(diagonal.real <= 0):
+    if np.any(diagonal.real < 0 if semidefinite else diagonal.real <= 0):
         worst = int(np.argmin(diagonal.real))
         raise ValueError(
             f"{caller}: M is not positive definite: its diagonal holds {diagonal.real[worst]} "
-            f"at {worst}; expected positive entries. Remove degrees of freedom without mass."
+            f"at {worst}; expected positive entries. Remove degrees of freedom without mass, or "
+            "take method=ShiftInvert()."
         )

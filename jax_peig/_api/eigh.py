@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
 from jax_peig._api.arguments import Arguments
@@ -23,6 +24,7 @@ from jax_peig._derivatives.solve import PANEL
 from jax_peig._derivatives.sylvester import Settings
 from jax_peig._eigensolvers.choose import resolve
 from jax_peig._eigensolvers.problem import Inputs, Method, Postprocess, Problem, Structure
+from jax_peig._factorizations.shift_inverse import Matrices, factorize_shifted
 from jax_peig._operators.operator import Operator, as_operator
 
 DERIVATIVE_STEPS = 10_000
@@ -304,7 +306,7 @@ def _inputs(given: Arguments, problem: Problem) -> Inputs:
         m=operator(given.M, "M"),
         preconditioner=operator(given.preconditioner, "preconditioner"),
         m_solve=operator(given.M_solve, "M_solve"),
-        op_inv=operator(given.OPinv, "OPinv"),
+        op_inv=operator(_inverse(given, problem), "OPinv"),
         derivative_preconditioner=operator(
             given.derivative_options.preconditioner, "Derivative.preconditioner"
         ),
@@ -313,6 +315,15 @@ def _inputs(given: Arguments, problem: Problem) -> Inputs:
         derivative_tol=jnp.asarray(jnp.nan if tol is None else tol, real),
         key=jax.random.key(0) if given.key is None else given.key,
     )
+
+
+def _inverse(given: Arguments, problem: Problem) -> OperatorLike:
+    """The solver with A - pole M: the caller's, or a factorisation where the method needs one."""
+    if given.OPinv is not None or not problem.method.inverts:
+        return given.OPinv
+    matrices = Matrices(given.A, given.M, problem.structure.n, np.dtype(problem.dtype))
+    shift = problem.method.pole(given.sigma)
+    return factorize_shifted(matrices, shift, definite=given.sigma is None)
 
 
 def _solvers(given: Arguments, method: Method, structure: Structure) -> tuple[Any, ...]:

@@ -110,7 +110,7 @@ def _system_data(inputs: Inputs, ritz: Ritz, k: int, norms: tuple[Array, Array])
         spectrum=ritz.spectrum,
         guards=guards_of(ritz, k, norms),
         op_inv=inputs.op_inv,
-        sigma=inputs.sigma,
+        sigma=inputs.sigma if ritz.inverted is None else ritz.inverted.pole,
     )
 
 

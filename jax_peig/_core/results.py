@@ -57,6 +57,11 @@ class Info:
         The largest linearity error of the preconditioner, M_solve and OPinv; 0 without them. That
         of an iterative solver is of the size of its tolerance. It is told, and the residuals
         decide.
+    solves : int
+        Solves with A - pole M of one vector each; 0 without.
+    pole : real
+        The shift of these solves: sigma, or a number below it where A - sigma M is singular. NaN
+        without.
     MX : (n, k) or None
         M X; None without M. `project_gauge` needs it.
     history : (max_steps + 1, k) real or None
@@ -83,6 +88,8 @@ class Info:
     linearity_error_M: Array
     preconditioner_definite: Array
     linearity_error_helpers: Array
+    solves: Array
+    pole: Array
     MX: Array | None
     history: Array | None
     method: str = dataclasses.field(metadata={"static": True})

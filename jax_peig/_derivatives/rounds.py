@@ -132,7 +132,8 @@ def _shift_invert(systems: Systems, max_steps: int, panel: Panel) -> RoundResult
         (M - (lam_j - sigma) M (A - sigma M)^{-1} M) z_j = M (A - sigma M)^{-1} r_j
 
     For M = I the eigenvalues (lam_i - lam_j) / (lam_i - sigma) gather at one: few steps are needed.
-    No products with A are needed, only products with OPinv.
+    No products with A are needed, only products with OPinv. Where M is singular, these systems do
+    not see its null space: z_j = (A - sigma M)^{-1} (r_j + (lam_j - sigma) M z_j) does.
     """
     op_inv, sigma = systems.data.op_inv, systems.data.sigma
     assert op_inv is not None
@@ -149,7 +150,10 @@ def _shift_invert(systems: Systems, max_steps: int, panel: Panel) -> RoundResult
     norms = blocks.column_norms(panel.r)
     atol = SHIFT_INVERT_SAFETY * panel.atol * blocks.reciprocal(norms) * blocks.column_norms(rhs)
     report = minres.solve(product, rhs, atol, max_steps)
-    return RoundResult(report.x, report.steps, jnp.array(0))
+    z = report.x
+    if systems.m is not None:
+        z = op_inv(panel.r + blocks.scale_columns(systems.m(z), shift))
+    return RoundResult(z, report.steps, jnp.array(0))
 
 
 # -- Chebyshev's semi-iteration --------------------------------------------------------------------

@@ -7,11 +7,17 @@ import jax.numpy as jnp
 from jax_peig._core import tolerances
 from jax_peig._core.results import Info
 from jax_peig._core.status import WITH_PAIRS, Status
-from jax_peig._core.types import Array
+from jax_peig._core.types import Array, Block
 from jax_peig._diagnostics.clusters import find_clusters
-from jax_peig._diagnostics.error_bounds import error_bounds, error_estimates, rounding
+from jax_peig._diagnostics.error_bounds import (
+    ErrorBounds,
+    error_bounds,
+    error_estimates,
+    rounding,
+)
 from jax_peig._eigensolvers.convergence import Lengths, Ritz, relative_residuals, residuals
 from jax_peig._eigensolvers.problem import HelperCheck, Inputs, Problem
+from jax_peig._operators.operator import Operator
 
 
 class Findings(NamedTuple):
@@ -64,8 +70,10 @@ def account(
     lengths = Lengths.of(r, ritz.values, ritz.vectors, norms)
     seen = _judged(problem, ritz)
     values, judged = ritz.values[:seen], Lengths(lengths.r[:seen], lengths.x[:seen])
-    bounds = error_bounds(values, r[:, :seen], judged, inputs.m, norms)
+    bounds = _bounds(ritz, r, judged, inputs.m, norms)
     reached = relative_residuals(judged, values, norms)[:k] <= problem.tol
+    if ritz.inverted is not None:
+        reached &= ritz.inverted.reached[:k]
     converged, status = _status(reached, ritz, findings, bounds.definite)
     clusters = find_clusters(values, bounds.distances, k, problem.degeneracy_tol, resolution)
     estimates = error_estimates(
@@ -94,12 +102,26 @@ def account(
         linearity_error_M=findings.errors[1].linearity,
         preconditioner_definite=findings.helpers.definite,
         linearity_error_helpers=findings.helpers.linearity_error,
+        solves=jnp.array(0) if ritz.inverted is None else ritz.inverted.solves,
+        pole=jnp.full_like(bounds.distances[0], jnp.nan)
+        if ritz.inverted is None
+        else ritz.inverted.pole,
         MX=None if inputs.m is None else ritz.MX[:, :k],
         history=ritz.history if problem.monitor.rows else None,
         method=problem.method.name,
         reason=problem.reason,
     )
     return info, clusters.cut
+
+
+def _bounds(
+    ritz: Ritz, r: Block, lengths: Lengths, m: Operator | None, norms: tuple[Array, Array]
+) -> ErrorBounds:
+    """The bounds by a factorisation, where there is one, else by the residuals."""
+    seen = lengths.r.shape[0]
+    if ritz.inverted is not None and ritz.inverted.distances is not None:
+        return ErrorBounds(ritz.inverted.distances[:seen], jnp.array(0), jnp.array(True))
+    return error_bounds(ritz.values[:seen], r[:, :seen], lengths, m, norms)
 
 
 def _judged(problem: Problem, ritz: Ritz) -> int:

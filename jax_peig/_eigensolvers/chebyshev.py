@@ -70,8 +70,8 @@ CONDITION = 1000
 class Chebyshev(IterativeMethod):
     """Chebyshev-filtered subspace iteration: many cheap matvecs, hardly an inner product.
 
-    The fastest method where a product with A costs little, and the only iterative one for interior
-    eigenvalues. It gains nothing from a preconditioner.
+    The fastest method where a product with A costs little, and the only one without a solve for
+    interior eigenvalues. It gains nothing from a preconditioner.
 
     Parameters
     ----------
@@ -90,6 +90,12 @@ class Chebyshev(IterativeMethod):
     name: ClassVar[str] = "chebyshev"
     default_max_steps: ClassVar[int] = 200
 
+    def unsuited(self, structure: Structure) -> str | None:
+        """Why the method cannot solve such a problem, and what to do; None where it can."""
+        if structure.op_inv:
+            return "with OPinv; expected 'shift_invert', which solves with it."
+        return None
+
     def block_width(self, n: int, k: int) -> int:
         """The width of the block."""
         return chebyshev_filter.block_width(n, k)
@@ -106,7 +112,7 @@ class Chebyshev(IterativeMethod):
         """Find the pairs from a guess.
 
         Interior values start from the guess beside a whole random block, since no completeness
-        check follows; with ``OPinv``, which needs few solves anyway, the guess is not used.
+        check follows.
         Without M the guess alone is filtered and then checked. With M the guess is LOBPCG's, see
         `choose.resolve`; where that method does not suit the problem it is not used.
         """
@@ -115,7 +121,7 @@ class Chebyshev(IterativeMethod):
             if task.inputs.m is None:
                 return self.checked(task, warm_start.filled_up(guess, task.random, task.rule.k))
             return self.cold(task)
-        if task.inputs.op_inv is not None or width + given > n:
+        if width + given > n:
             return self.cold(task)
         block = jnp.concatenate([guess, task.random], axis=1)
         return self.run(task, block, task.rule._replace(guessed=given))
@@ -143,14 +149,12 @@ class Chebyshev(IterativeMethod):
         """Iterate from a block."""
         inputs = task.inputs
         bounds, matvecs, matvecs_M = self.bounds(task)
-        ritz = solve(
-            task.pencil, bounds, block, rule, task.key, sigma=inputs.sigma, op_inv=inputs.op_inv
-        )
+        ritz = solve(task.pencil, bounds, block, rule, task.key, sigma=inputs.sigma)
         return ritz.having_spent(matvecs, matvecs_M)
 
     def bounds(self, task: Task) -> tuple[Bounds, Array | int, Array | int]:
         """What the filter has to know, and the matvecs with A and M that it took."""
-        if task.inputs.m is None or task.inputs.op_inv is not None:
+        if task.inputs.m is None:
             return Bounds(None, task.interval), 0, 0
         inverse = task.mass_inverse()
         matvecs_M = inverse.matvecs + (STEPS + 1) * (inverse.degree - 1)
@@ -165,7 +169,6 @@ def solve(
     key: Array,
     *,
     sigma: Array | None = None,
-    op_inv: Operator | None = None,
 ) -> Ritz:
     """Find k eigenpairs, starting from ``start`` (n, b), with b - k guard vectors.
 
@@ -175,8 +178,6 @@ def solve(
         For random columns in place of dependent ones.
     sigma : real, optional
         Look for the eigenvalues nearest to it.
-    op_inv : Operator, optional
-        (A - sigma M)^{-1}.
     """
     (_, m, norms, worthwhile), (inverse, interval) = pencil, bounds
     if sigma is None:
@@ -188,9 +189,7 @@ def solve(
     unit = power_of_two(norms[0] * blocks.reciprocal(norms[1]))
     low, high = (end / unit for end in interval)
     a = scaled(pencil.a, 1 / unit)
-    transformed = interior(
-        a, m, inverse, None if op_inv is None else scaled(op_inv, unit), sigma / unit
-    )
+    transformed = interior(a, m, inverse, sigma / unit)
     filter_ = Filter(transformed, (low, high), (norms[0] / unit, norms[1]), rule)
     ritz = _iterate(_Iteration(a, m, filter_, key), start, worthwhile)
     return ritz._replace(

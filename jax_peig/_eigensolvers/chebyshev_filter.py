@@ -89,7 +89,7 @@ class Filter(NamedTuple):
     def __call__(self, pairs: Pairs, upper: Array, step: Array) -> tuple[Block, Array, Array]:
         """p(C) X, and the matvecs with A and with M that it took."""
         most = self.allowed_growth(pairs)
-        interval = self.interval(pairs, upper, step, most)
+        interval = self.interval(pairs, upper, step)
         degrees = self.degrees(pairs, interval, most)
         block = self.panels(pairs, interval, degrees)
         width = pairs.theta.shape[0] // degrees.shape[0]
@@ -98,7 +98,7 @@ class Filter(NamedTuple):
         each, first = self.transformation.cost, self.transformation.first_cost
         return block, products * each.a + begun * first.a, products * each.m + begun * first.m
 
-    def interval(self, pairs: Pairs, upper: Array, step: Array, most: Array) -> Interval:
+    def interval(self, pairs: Pairs, upper: Array, step: Array) -> Interval:
         """The damped interval, such that p grows below it."""
         k, place = self.rule.k, pairs.place
         room = jnp.log(2 * STEP_GAIN) / self.effort.degree
@@ -106,9 +106,7 @@ class Filter(NamedTuple):
         edge = self.edge(place, step)
         lower = jnp.minimum(jnp.maximum(edge, least), (upper + place[-1]) / 2)
         ends = self.transformation.corrected(Ends(lower, upper, place))
-        # A solve of degree one can bear more growth than products of degree two and more.
-        narrowest = NARROWEST if self.transformation.least_degree > 1 else 1 / most
-        half = half_width(ends.lower, ends.upper, ends.place[0], narrowest)
+        half = half_width(ends.lower, ends.upper, ends.place[0])
         return Interval(ends.lower + half, half, ends.place, ends.random)
 
     def edge(self, place: Array, step: Array) -> Array:
@@ -151,8 +149,7 @@ class Filter(NamedTuple):
         need = jnp.where(wanted, need, jnp.maximum(jnp.max(need), 3 / growth[k - 1]))
         need = jnp.minimum(need, jnp.log(2 * most) / jnp.max(growth))
         need = jnp.max(need.reshape(panel_count(growth.shape[0], self.effort.panel), -1), axis=1)
-        least, highest = self.transformation.least_degree, self.transformation.most_degree
-        degree = jnp.clip(jnp.ceil(need), least, highest or self.effort.degree)
+        degree = jnp.clip(jnp.ceil(need), 2, self.effort.degree)
         return jnp.where(need > 0, degree, 0).astype(int)
 
     def panels(self, pairs: Pairs, interval: Interval, degrees: Array) -> Block:
@@ -208,15 +205,13 @@ class Filter(NamedTuple):
         return end.y if source is None else x * f(end.p)[None, :] + end.y
 
 
-def half_width(
-    lower: Array, upper: Array, lowest: Array, narrowest: Array | float = NARROWEST
-) -> Array:
+def half_width(lower: Array, upper: Array, lowest: Array) -> Array:
     """Half the width of an interval that begins at ``lower`` and reaches ``upper`` or further.
 
     Where the unwanted part of the spectrum is narrow beside the whole, a polynomial of degree two
     would grow over it by more than rounding bears.
     """
-    half = jnp.maximum((upper - lower) / 2, narrowest * (upper - lowest))
+    half = jnp.maximum((upper - lower) / 2, NARROWEST * (upper - lowest))
     least = tolerances.eps(half.dtype) * jnp.maximum(jnp.abs(upper), jnp.abs(lowest))
     half = jnp.maximum(half, least)
     return jnp.where(half > 0, half, 1)

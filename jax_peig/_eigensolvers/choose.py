@@ -10,6 +10,7 @@ from jax_peig._eigensolvers.davidson import Davidson
 from jax_peig._eigensolvers.dense import Dense
 from jax_peig._eigensolvers.lobpcg import LOBPCG
 from jax_peig._eigensolvers.problem import Method, Structure
+from jax_peig._eigensolvers.shift_invert import ShiftInvert
 
 # A new method has one line here.
 METHODS: dict[str, type[Method]] = {
@@ -17,6 +18,7 @@ METHODS: dict[str, type[Method]] = {
     "chebyshev": Chebyshev,
     "lobpcg": LOBPCG,
     "davidson": Davidson,
+    "shift_invert": ShiftInvert,
 }
 NAMES = ("auto", *METHODS)
 # Up to this order LAPACK is faster than an iteration, and leaves nothing to converge.
@@ -52,8 +54,12 @@ def choose(structure: Structure) -> tuple[Method, str]:
         return Dense(), f"n = {n} is at most {DENSE_ORDER}"
     if 5 * k > n:
         return Dense(), f"k = {k} is more than a fifth of n = {n}"
+    if structure.interior and structure.op_inv:
+        return ShiftInvert(), "interior eigenvalues, OPinv"
+    if structure.interior and structure.entries:
+        return ShiftInvert(), "interior eigenvalues of matrices, which can be factorised"
     if structure.interior:
-        return Chebyshev(), f"interior eigenvalues, {'' if structure.op_inv else 'no '}OPinv"
+        return Chebyshev(), "interior eigenvalues, no OPinv, operators known by their products"
     if structure.preconditioner:
         return LOBPCG(), "a preconditioner is given"
     if structure.mass == "identity":

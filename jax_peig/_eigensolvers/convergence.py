@@ -89,6 +89,15 @@ class Spectrum(NamedTuple):
     worthwhile: Array | bool = True  # D approximates M^{-1} well
 
 
+class Inverted(NamedTuple):
+    """What solves with A - pole M told of the pairs; (m,) each."""
+
+    pole: Array
+    reached: Array  # ||(A - pole M)^{-1} r||_M / ||x||_M is within the tolerance, or rounding
+    distances: Array | None  # an eigenvalue lies within these; None where the solver is a caller's
+    solves: Array  # with one vector each
+
+
 class Ritz(NamedTuple):
     """The k wanted pairs as an eigensolver leaves them, and further ones behind them."""
 
@@ -106,6 +115,7 @@ class Ritz(NamedTuple):
     complete: Array | bool = True  # there is evidence that no wanted pair was missed
     history: Array | None = None  # (rows, k), see `Monitor`
     spectrum: Spectrum | None = None
+    inverted: Inverted | None = None
 
     def having_spent(self, matvecs: Array | int, matvecs_M: Array | int) -> "Ritz":
         """The same pairs, with so many matvecs more in the account."""

@@ -23,13 +23,18 @@ from jax_peig._eigensolvers.problem import (
     Problem,
     Structure,
 )
+from jax_peig._factorizations.shift_inverse import shift_inverse_of
 from jax_peig._operators.mass_inverse import (
     ApproximateInverse,
     approximate_inverse,
     diagonal_inverse,
     given_inverse,
 )
-from jax_peig._operators.operator import Operator, diagonal_of, has_positive_diagonal
+from jax_peig._operators.operator import (
+    Operator,
+    diagonal_of,
+    has_positive_diagonal,
+)
 from jax_peig._operators.probe import (
     STEPS,
     Probe,
@@ -96,8 +101,9 @@ class IterativeMethod(Method):
             self.probe_steps(problem.structure) + probe_matvecs(inputs.a),
             0 if m is None else STEPS + probe_matvecs(m),
         )
-        definite = (task.probe_m.lowest > 0) & has_positive_diagonal(m)
-        ritz = ritz._replace(definite=ritz.definite & definite)
+        if not self.inverts:
+            definite = (task.probe_m.lowest > 0) & has_positive_diagonal(m)
+            ritz = ritz._replace(definite=ritz.definite & definite)
         return Found(ritz, task.probe_a, task.probe_m, helpers)
 
     def prepared(self, problem: Problem, inputs: Inputs) -> tuple["Task", HelperCheck]:
@@ -109,7 +115,8 @@ class IterativeMethod(Method):
         probe_a = probe(inputs.a, pair, self.probe_steps(problem.structure))
         probe_m = probe(inputs.m, pair)
         helpers = [probe(h, pair) for h in (inputs.preconditioner, inputs.m_solve)]
-        errors = [h.linearity_error for h in helpers] + [linearity_error(inputs.op_inv, pair)]
+        op_inv = inputs.op_inv if shift_inverse_of(inputs.op_inv) is None else None
+        errors = [h.linearity_error for h in helpers] + [linearity_error(op_inv, pair)]
         check = HelperCheck(
             jnp.all(jnp.array([healthy(h, h) for h in helpers])), jnp.max(jnp.array(errors))
         )

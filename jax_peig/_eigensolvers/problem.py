@@ -37,6 +37,7 @@ class Structure(NamedTuple):
     preconditioner: bool = False
     m_solve: bool = False
     op_inv: bool = False
+    entries: bool = False  # those of A and M are known, so that A - sigma M can be factorised
     guess: bool = False
     derivative_preconditioner: bool = False
 
@@ -124,6 +125,7 @@ class Method(abc.ABC):
 
     name: ClassVar[str]  # its short name
     default_max_steps: ClassVar[int]
+    inverts: ClassVar[bool] = False  # it solves with A - pole M
     finds_all: ClassVar[bool] = False  # all n pairs, so that the gap is known like the pairs
 
     @property
@@ -135,6 +137,10 @@ class Method(abc.ABC):
         """Why the method cannot solve such a problem, and what to do; None where it can."""
         del structure
         return None
+
+    def pole(self, sigma: Any) -> Any:
+        """The shift of the solves, for a method that `inverts`."""
+        return sigma
 
     @abc.abstractmethod
     def block_width(self, n: int, k: int) -> int:

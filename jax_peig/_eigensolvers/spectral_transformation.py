@@ -5,7 +5,6 @@ that costs, and what it asks of the filter's interval:
 
     `Standard`             sign A                       M = I
     `ResidualBased`        sign D A                     D an approximate inverse of M
-    `ShiftInverted`        -((A - sigma M)^{-1} M)^2    nearest to sigma, with the caller's solve
     `Folded`               (A - sigma)^2                nearest to sigma, M = I
     `FoldedResidualBased`  (D (A - sigma M))^2          nearest to sigma
 
@@ -19,7 +18,6 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks
 from jax_peig._core.types import Array, Block, BlockFunction
-from jax_peig._eigensolvers.convergence import multiply
 from jax_peig._operators.mass_inverse import ApproximateInverse
 from jax_peig._operators.operator import Operator
 
@@ -87,8 +85,6 @@ class Transformation:
     """C. The defaults fit a C whose eigenvalues are sign times the pencil's."""
 
     in_order: ClassVar[bool] = True  # places ascend as Ritz values do
-    least_degree: ClassVar[int] = 2
-    most_degree: ClassVar[int | None] = None  # None: as high as the filter's effort
 
     # -- products --
 
@@ -235,68 +231,12 @@ class ResidualBased(Transformation):
         return Ends(lower, ends.upper, jnp.where(random, lowest, ends.place), random)
 
 
-# -- nearest to sigma, with a solve ----------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class ShiftInverted(Transformation):
-    """C = -(S M)^2, with the caller's S = (A - sigma M)^{-1}.
-
-    The wanted values stand far out, and the first Ritz values do not tell how far: a step is of a
-    low degree.
-    """
-
-    in_order = False
-    least_degree = 1
-    most_degree = 4
-
-    solve: BlockFunction  # S
-    mass: Operator | None
-    sigma: Array
-
-    @property
-    def cost(self) -> Cost:
-        """Two solves, which are no matvecs, and two matvecs with M."""
-        return Cost(0, 0 if self.mass is None else 2)
-
-    @property
-    def first_cost(self) -> Cost:
-        """The same."""
-        return self.cost
-
-    def product(self, block: Block) -> Block:
-        """-(S M)^2 V."""
-        return -self.shift_inverted(self.shift_inverted(block))
-
-    def shift_inverted(self, block: Block) -> Block:
-        """S M V."""
-        return self.solve(multiply(self.mass, block))
-
-    def places(self, theta: Array, lengths: Array) -> Array:
-        """-1 / the folded Rayleigh quotients."""
-        folded = folded_quotients(theta, self.sigma, lengths)
-        return -1 / jnp.where(folded > 0, folded, jnp.finfo(folded.dtype).tiny)
-
-    def distances(self, place: Array) -> Array:
-        """|lam - sigma|."""
-        return 1 / jnp.sqrt(jnp.abs(place))
-
-    def first_upper(self, spectrum: tuple[Array, Array]) -> Array:
-        """Zero, the limit for eigenvalues far from sigma."""
-        return jnp.zeros_like(spectrum[1])
-
-    def raised(self, upper: Array, now: Progression) -> Array:
-        """No eigenvalue lies above zero."""
-        del now
-        return upper
+# -- nearest to sigma -----------------------------------------------------------------------------
 
 
 def folded_quotients(theta: Array, sigma: Array, lengths: Array) -> Array:
     """(theta - sigma)^2 + ||r||^2, which puts spurious Ritz values last."""
     return (theta - sigma) ** 2 + lengths**2
-
-
-# -- nearest to sigma, without a solve -------------------------------------------------------------
 
 
 class _Fold(Transformation):
@@ -389,12 +329,9 @@ def interior(
     a: BlockFunction,
     m: Operator | None,
     inverse: ApproximateInverse | None,
-    solve: BlockFunction | None,
     sigma: Array,
 ) -> Transformation:
-    """C for the eigenvalues nearest to sigma; ``inverse`` is D, ``solve`` is (A - sigma M)^{-1}."""
-    if solve is not None:
-        return ShiftInverted(solve, m, sigma)
+    """C for the eigenvalues nearest to sigma; ``inverse`` is D."""
     if m is None or inverse is None:
         return Folded(a, sigma)
     return FoldedResidualBased(a, inverse, jnp.zeros_like(sigma), m, sigma)

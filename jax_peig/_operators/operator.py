@@ -82,10 +82,14 @@ class _TreeProduct:
     kind: str  # see `Given`
 
     def __call__(self, leaves: Leaves, block: Block) -> Block:
+        return multiply(self.given(leaves), self.kind, block)
+
+    def given(self, leaves: Leaves) -> Any:
+        """What the caller gave."""
         full = list(leaves)
         for position, leaf in self.static:
             full.insert(position, leaf)
-        return multiply(jax.tree_util.tree_unflatten(self.treedef, full), self.kind, block)
+        return jax.tree_util.tree_unflatten(self.treedef, full)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -269,6 +273,12 @@ def _is_hashable(value: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def pytree_of(operator: Operator) -> Any:
+    """The pytree that a caller gave for an operator; None for other forms."""
+    product = operator.product
+    return product.given(operator.leaves) if isinstance(product, _TreeProduct) else None
 
 
 # -- what is known of a matrix --------------------------------------------------------------------

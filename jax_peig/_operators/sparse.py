@@ -189,13 +189,18 @@ class SparseOperator:
                 "SparseOperator.T: the pattern is traced; expected a concrete one. Take the "
                 "transpose outside jit, and pass it as one more argument."
             )
-        rows = np.broadcast_to(np.arange(self.shape[0]), self.stored.shape)
-        if self.columns is None:
-            columns = rows + np.asarray(self.offsets, int)[:, None]
-        else:
-            columns = np.asarray(self.columns)
-        stored = np.stack([rows.reshape(-1), columns.reshape(-1)])
-        rows, columns = np.concatenate([stored, self.where], axis=1)[:, np.asarray(self.slots)]
+        rows, columns = self.coordinates()
+        return np.asarray(rows), np.asarray(columns)
+
+    def coordinates(self) -> tuple[Array, Array]:
+        """Row and column of each entry, (nnz,) each, in the order of `values`."""
+        rows = jnp.arange(self.shape[0], dtype=self.where.dtype)[None, :]
+        columns = self.columns
+        if columns is None:
+            columns = rows + jnp.asarray(self.offsets, rows.dtype)[:, None]
+        rows = jnp.broadcast_to(rows, columns.shape)
+        stored = jnp.stack([rows.reshape(-1), columns.reshape(-1)])
+        rows, columns = jnp.concatenate([stored, self.where], axis=1)[:, self.slots]
         return rows, columns
 
     def __repr__(self) -> str:

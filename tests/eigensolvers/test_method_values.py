@@ -8,13 +8,27 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_peig import LOBPCG, Chebyshev, Davidson, Dense, Derivative, partial_eigh
+from jax_peig import (
+    LOBPCG,
+    Chebyshev,
+    Davidson,
+    Dense,
+    Derivative,
+    ShiftInvert,
+    partial_eigh,
+)
 from jax_peig._eigensolvers.choose import METHODS
 from jax_peig._eigensolvers.problem import Structure
 
 N, K = 60, 3
 DIAGONAL = np.arange(1.0, N + 1)
-VALUES = {"dense": Dense, "chebyshev": Chebyshev, "lobpcg": LOBPCG, "davidson": Davidson}
+VALUES = {
+    "dense": Dense,
+    "chebyshev": Chebyshev,
+    "lobpcg": LOBPCG,
+    "davidson": Davidson,
+    "shift_invert": ShiftInvert,
+}
 
 
 def test_every_name_stands_for_a_value():
