@@ -25,4 +25,5 @@ from jax_peig.preconditioners.diagonal import jacobi as jacobi
 from jax_peig.preconditioners.fourier import fourier as fourier
 from jax_peig.preconditioners.fourier import laplacian_symbol as laplacian_symbol
 from jax_peig.preconditioners.fourier import teter as teter
+from jax_peig.preconditioners.multigrid import multigrid as multigrid
 from jax_peig.preconditioners.polynomial import polynomial as polynomial
