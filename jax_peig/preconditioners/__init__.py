@@ -5,6 +5,7 @@
 | `jacobi`           | 1 / abs(d - sigma)              | a diagonal that varies or is most of A |
 | `block_jacobi`     | inverses of the diagonal blocks | strong coupling in groups of unknowns  |
 | `polynomial`       | a polynomial in A               | only products with A; uniform meshes   |
+| `multigrid`        | a V-cycle over coarser levels   | sparse matrices of elliptic operators  |
 | `fourier`          | division by a symbol, by FFT    | periodic grids                         |
 | `laplacian_symbol` | the symbol of -Laplace          | for `fourier` and `jacobi`             |
 | `teter`            | Teter, Payne and Allan's symbol | for `fourier` and `jacobi`             |

@@ -10,7 +10,6 @@ import scipy.sparse
 
 from jax_peig._core import tolerances
 from jax_peig._core.checks import check_floating, is_array
-from jax_peig.preconditioners._base import positive_integer
 
 # Above this order the inverse of the coarsest level, a dense matrix, costs more than the cycle.
 MAX_COARSEST = 5000
@@ -30,106 +29,112 @@ class Grid(NamedTuple):
 
 def by_pyamg(S: Any, near_nullspace: Any, max_coarse: int) -> list[tuple[Any, Any]]:
     """The levels (A_l, P_l) of PyAMG's smoothed aggregation."""
-    check_hermitian(S, "multigrid: S")
+    _hermitian(S, "multigrid: S")
     try:
         import pyamg
     except ImportError:
         raise ImportError(
             "multigrid: S is a matrix, whose coarse levels PyAMG makes, and PyAMG is not "
-            "installed; pip install 'jax_peig[multigrid]', or give the levels, "
-            "[(A_0, P_0), ..., (A_L, None)]."
+            "installed; expected levels [(A_0, P_0), ..., (A_L, None)] without it. Do "
+            "pip install 'jax_peig[multigrid]'."
         ) from None
-    # PyAMG needs 32-bit indices, and SciPy's matrices in place of its arrays.
-    blocks = scipy.sparse.bsr_matrix if S.format == "bsr" else scipy.sparse.csr_matrix
-    matrix = blocks(S, dtype=np.promote_types(S.dtype, np.float64))
+    # PyAMG takes 32-bit indices, and SciPy's matrices in place of its arrays.
+    kind = scipy.sparse.bsr_matrix if S.format == "bsr" else scipy.sparse.csr_matrix
+    matrix = kind(S, dtype=np.promote_types(S.dtype, np.float64))
     matrix.indices, matrix.indptr = (i.astype(np.int32) for i in (matrix.indices, matrix.indptr))
     candidates = _candidates(near_nullspace, matrix)
     with _seeded():
         made = pyamg.smoothed_aggregation_solver(
             matrix, B=candidates, symmetry="hermitian", max_coarse=max_coarse
         )
-    return pairs_of(made)
+    pairs = levels_of(made)
+    pairs[0] = (S, pairs[0][1])  # in the caller's precision
+    return pairs
 
 
-def pairs_of(given: Any) -> list[tuple[Any, Any]]:
+def levels_of(given: Any) -> list[tuple[Any, Any]]:
     """The levels (A_l, P_l) of a PyAMG hierarchy or of a sequence, the last P being None."""
     if hasattr(given, "levels"):
-        return [(level.A, getattr(level, "P", None)) for level in given.levels[:-1]] + [
-            (given.levels[-1].A, None)
-        ]
+        return [(level.A, getattr(level, "P", None)) for level in given.levels]
     expected = (
-        "expected a SciPy sparse matrix, or levels [(A_0, P_0), ..., (A_L, None)] of them, or a "
-        "hierarchy of PyAMG. "
+        "expected a SciPy sparse matrix, levels [(A_0, P_0), ..., (A_L, None)] of such, or a "
+        "hierarchy of PyAMG."
     )
     if not isinstance(given, Sequence) or isinstance(given, str):
-        advice = "Write scipy.sparse.csr_array(S)." if is_array(given) else ""
+        advice = " Write scipy.sparse.csr_array(S)." if is_array(given) else ""
         raise TypeError(f"multigrid: S is of type {type(given).__name__}; {expected}{advice}")
+    if not given:
+        raise ValueError(f"multigrid: S holds no level; {expected}")
     for number, level in enumerate(given):
         if not isinstance(level, Sequence) or len(level) != 2:
-            raise TypeError(f"multigrid: level {number} is no pair (A, P); {expected}")
-    if not given:
-        raise ValueError(f"multigrid: there are no levels; {expected}")
-    return [tuple(level) for level in given]
+            raise TypeError(f"multigrid: level {number} of S is no pair (A, P); {expected}")
+    return [(A, P) for A, P in given]
 
 
-def grids(pairs: list[tuple[Any, Any]]) -> tuple[list[Grid], np.ndarray, np.dtype]:
-    """The levels, checked, with their smoothers; the coarsest inverse (m, m); the dtype."""
-    n, dtypes = None, []
-    for number, (A, P) in enumerate(pairs):
-        last = number + 1 == len(pairs)
+def grids(pairs: list[tuple[Any, Any]]) -> tuple[list[Grid], np.ndarray]:
+    """The levels, checked, with their smoothers, and the coarsest level's inverse (m, m)."""
+    made: list[Grid] = []
+    order = None
+    for number, (given, given_P) in enumerate(pairs):
         name = f"multigrid: A of level {number}"
-        check_hermitian(A, name)
-        if n not in (None, A.shape[0]):
-            raise ValueError(f"{name} has order {A.shape[0]}; expected {n}, the columns of P.")
-        if last:
-            if P is not None:
-                raise ValueError(
-                    f"multigrid: P of level {number}, the last, is a {type(P).__name__}; expected "
-                    "None. Give the coarsest matrix as one more level (A, None)."
-                )
-        else:
-            _check_prolongation(P, A.shape[0], f"multigrid: P of level {number}")
-            n = P.shape[1]
-            dtypes.append(P.dtype)
-        dtypes.append(A.dtype)
-    dtype = np.result_type(*dtypes)
-    double = np.promote_types(dtype, np.float64)
-    matrices = [scipy.sparse.csr_array(A).astype(double) for A, _ in pairs]
-    made = [
-        _grid(A, scipy.sparse.csr_array(P).astype(double), number)
-        for number, (A, (_, P)) in enumerate(zip(matrices[:-1], pairs[:-1], strict=True))
-    ]
-    return made, coarsest_inverse(matrices[-1]), dtype
+        A = _hermitian(given, name)
+        if order not in (None, A.shape[0]):
+            raise ValueError(
+                f"{name} has order {A.shape[0]}; expected {order}, the number of P's columns on "
+                "the level before."
+            )
+        if number + 1 < len(pairs):
+            P = _prolongation(given_P, A.shape[0], f"multigrid: P of level {number}")
+            order = P.shape[1]
+            made.append(_grid(A, P, number))
+        elif given_P is not None:
+            raise ValueError(
+                f"multigrid: P of level {number}, the last, is of type {type(given_P).__name__}; "
+                "expected None. Give the coarsest matrix as one more level, (A, None)."
+            )
+    return made, coarsest_inverse(A)
 
 
-def check_hermitian(A: Any, name: str) -> None:
-    """Check that a sparse matrix is square, floating, finite, and Hermitian but for rounding."""
-    if not scipy.sparse.issparse(A):
-        raise TypeError(
-            f"{name} is of type {type(A).__name__}; expected a SciPy sparse matrix. Write "
-            "scipy.sparse.csr_array(S)."
-        )
-    check_floating(A.dtype, name)
-    if A.ndim != 2 or A.shape[0] != A.shape[1] or not A.shape[0]:
-        raise ValueError(f"{name} has shape {tuple(A.shape)}; expected a square matrix (n, n).")
-    size = abs(A).max()
-    if not np.isfinite(size):
-        raise ValueError(f"{name} holds NaN or inf; expected finite numbers.")
-    if abs(A - A.conj().T).max() > tolerances.hermiticity(A.dtype) * size:
+def dtype_of(pairs: list[tuple[Any, Any]]) -> np.dtype:
+    """The precision of the finest A; complex where any matrix is."""
+    matrices = [x for pair in pairs for x in pair if x is not None]
+    imaginary = any(x.dtype.kind == "c" for x in matrices)
+    return np.promote_types(matrices[0].dtype, np.complex64 if imaginary else np.float32)
+
+
+def _hermitian(A: Any, name: str) -> scipy.sparse.csr_array:
+    """A in CSR form, if it is square, floating, finite, and Hermitian but for rounding."""
+    matrix = _sparse(A, name)
+    if matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"{name} has shape {matrix.shape}; expected a square matrix (n, n).")
+    size = np.abs(matrix.data).max(initial=0)
+    asymmetry = np.abs((matrix - matrix.conj().T).data).max(initial=0)
+    if asymmetry > tolerances.hermiticity(A.dtype) * size:
         raise ValueError(f"{name} is not Hermitian; expected A = A^H. Write (A + A.conj().T) / 2.")
+    return matrix
 
 
-def _check_prolongation(P: Any, n: int, name: str) -> None:
-    if not scipy.sparse.issparse(P):
+def _prolongation(P: Any, n: int, name: str) -> scipy.sparse.csr_array:
+    P = _sparse(P, name)
+    if P.shape[0] != n:
+        raise ValueError(f"{name} has shape {P.shape}; expected ({n}, m), as its A has order {n}.")
+    return P
+
+
+def _sparse(x: Any, name: str) -> scipy.sparse.csr_array:
+    """A SciPy sparse matrix in CSR form and double precision, if it is a floating, finite one."""
+    if not scipy.sparse.issparse(x):
         raise TypeError(
-            f"{name} is of type {type(P).__name__}; expected a SciPy sparse matrix ({n}, m), and "
-            "None at the last level only."
+            f"{name} is of type {type(x).__name__}; expected a SciPy sparse matrix. Write "
+            "scipy.sparse.csr_array(...)."
         )
-    check_floating(P.dtype, name)
-    if P.ndim != 2 or P.shape[0] != n or not P.shape[1]:
-        raise ValueError(f"{name} has shape {tuple(P.shape)}; expected ({n}, m), m < {n}.")
-    if not np.isfinite(abs(P).max()):
+    check_floating(x.dtype, name)
+    if x.ndim != 2 or 0 in x.shape:
+        raise ValueError(f"{name} has shape {tuple(x.shape)}; expected a matrix.")
+    matrix = scipy.sparse.csr_array(x, dtype=np.promote_types(x.dtype, np.float64))
+    if not np.all(np.isfinite(matrix.data)):
         raise ValueError(f"{name} holds NaN or inf; expected finite numbers.")
+    return matrix
 
 
 def _candidates(given: Any, matrix: Any) -> np.ndarray | None:
@@ -142,7 +147,9 @@ def _candidates(given: Any, matrix: Any) -> np.ndarray | None:
     check_floating(given.dtype, name)
     vectors = np.array(given, dtype=matrix.dtype)
     if vectors.ndim != 2 or vectors.shape[0] != n or not vectors.shape[1]:
-        raise ValueError(f"{name} has shape {vectors.shape}; expected ({n}, c), vectors as columns.")
+        raise ValueError(
+            f"{name} has shape {vectors.shape}; expected ({n}, c), vectors as columns."
+        )
     if not np.all(np.isfinite(vectors)):
         raise ValueError(f"{name} holds NaN or inf; expected finite numbers.")
     return vectors
@@ -177,15 +184,14 @@ def spectral_radius(A: scipy.sparse.csr_array, inverse: np.ndarray) -> float:
     """The largest eigenvalue of D^-1 A by the Lanczos process, at most that of the row sums."""
     root = np.sqrt(inverse)
     rng = np.random.default_rng(0)
-    v, before = rng.standard_normal(A.shape[0]).astype(A.dtype), 0.0
-    v = v * (root > 0)
+    v = rng.standard_normal(A.shape[0]).astype(A.dtype) * (root > 0)
     v /= np.linalg.norm(v)
-    alpha, beta, old = [], [], np.zeros_like(v)
+    before, alpha, beta, old = 0.0, [], [], np.zeros_like(v)
     for _ in range(min(RHO_STEPS, A.shape[0])):
         w = root * (A @ (root * v)) - before * old
         alpha.append(np.vdot(v, w).real)
         w -= alpha[-1] * v
-        before = np.linalg.norm(w)
+        before = float(np.linalg.norm(w))
         if before <= tolerances.rank(float) * max(alpha):
             break
         beta.append(before)
