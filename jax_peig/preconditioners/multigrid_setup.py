@@ -149,6 +149,11 @@ def _candidates(given: Any, matrix: Any) -> np.ndarray | None:
     if not is_array(given):
         raise TypeError(f"{name} is a {type(given).__name__}; expected an array ({n}, c).")
     check_floating(given.dtype, name)
+    if given.dtype.kind == "c" and matrix.dtype.kind != "c":
+        raise TypeError(
+            f"{name} has dtype {given.dtype}, and S is real; expected real vectors. Give S a "
+            "complex dtype, or their real and imaginary parts as columns."
+        )
     vectors = np.array(given, dtype=matrix.dtype)
     if vectors.ndim != 2 or vectors.shape[0] != n or not vectors.shape[1]:
         raise ValueError(
