@@ -17,7 +17,7 @@ import jax
 
 HERE = pathlib.Path(__file__).resolve().parent
 RESULTS = HERE / "results"
-PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "primme", "torch", "xitorch")
+PACKAGES = ("jax", "jaxlib", "numpy", "scipy", "pyamg", "primme", "torch", "xitorch")
 # What changes the compiler or the number of threads of a library.
 VARIABLES = (
     "XLA_FLAGS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "JAX_PLATFORMS",

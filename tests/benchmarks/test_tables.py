@@ -19,6 +19,7 @@ from . import (
     costs,
     degeneracy,
     growth,
+    multigrid,
     ours,
     page,
     problems,
@@ -248,6 +249,18 @@ def test_costs(tmp_path, capsys):
     assert row["problem"] in capsys.readouterr().out
     (line,) = rendered(saved)
     assert line.startswith("| P1 | auto | ")
+
+
+@pytest.mark.slow
+def test_multigrid(tmp_path):
+    saved = tmp_path / "multigrid.json"
+    assert multigrid.main(["--quick", "--save", str(saved)]) == 0
+    (row,) = read(saved)["rows"]
+    assert row["converged"] == 8
+    assert max(row["residual"], row["scipy_residual"]) <= 2 * multigrid.TARGET
+    assert row["error"] < 1e-12
+    (line,) = rendered(saved)
+    assert line.startswith("| 2-D Laplacian 12 x 12 | 144 | 1 | ")
 
 
 def test_degeneracy(tmp_path, capsys, monkeypatch):

@@ -15,6 +15,10 @@ from jax_peig import bounds, operators, partial_eigh, preconditioners, project_g
 V = jnp.arange(1.0, 7.0)
 A = jnp.diag(V) + 0.1
 S = operators.from_scipy(scipy.sparse.csr_array(np.asarray(A)))
+STRINGS = scipy.sparse.csr_array(5 * np.eye(6) - np.ones((6, 6)) / 2)
+MULTIGRID = preconditioners.multigrid(
+    [(STRINGS, scipy.sparse.eye_array(6, 3)), (STRINGS[:3, :3], None)]
+)
 PAIRS = partial_eigh(jnp.diag(jnp.array([1.0, 1.0, 2.0, 3.0, 5.0])), k=2)
 
 SMOOTH = {
@@ -27,6 +31,7 @@ SMOOTH = {
         lambda *given: preconditioners.polynomial(given[0], 4, *given[1:]) @ V,
         (A, 2.0, 8.0),
     ),
+    "multigrid": (lambda v: MULTIGRID @ v, (V,)),
     "fourier": (lambda s, offset: preconditioners.fourier(s, offset) @ V, (V, 0.5)),
     "teter": (preconditioners.teter, (V, 2.0)),
     "from_scipy": (lambda values, x: S.with_values(values) @ x, (S.values, V)),
