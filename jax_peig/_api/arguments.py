@@ -15,10 +15,10 @@ import numpy as np
 from jax_peig._core.checks import check_positive, floating_dtype, integer, is_array
 from jax_peig._core.options import Derivative
 from jax_peig._eigensolvers.choose import method_of
-from jax_peig._eigensolvers.problem import Structure
 from jax_peig._factorizations.shift_inverse import can_factorize
 from jax_peig._operators.given import kind_of_operator, order_and_dtype
 from jax_peig._operators.hermitian import imaginary_beyond_rounding
+from jax_peig._problem.problem import Structure
 
 WHICH = ("smallest", "largest", "nearest")
 # The words of SciPy's eigsh and eigs, and what to write in their place.

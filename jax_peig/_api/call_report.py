@@ -20,7 +20,7 @@ from jax_peig._derivatives.sylvester import Settings
 from jax_peig._derivatives.systems import Point, SylvesterSystem, Systems
 from jax_peig._derivatives.well_posed import Causes
 from jax_peig._diagnostics import clusters
-from jax_peig._eigensolvers.problem import Inputs, Problem
+from jax_peig._problem.problem import Inputs, Problem
 
 # What each of the `Causes` means, and its remedy.
 CAUSES = {

@@ -23,9 +23,9 @@ from jax_peig._derivatives.rules import PairwiseRule, Rule
 from jax_peig._derivatives.solve import PANEL
 from jax_peig._derivatives.sylvester import Settings
 from jax_peig._eigensolvers.choose import resolve
-from jax_peig._eigensolvers.problem import Inputs, Method, Postprocess, Problem, Structure
 from jax_peig._factorizations.shift_inverse import Matrices, factorize_shifted
 from jax_peig._operators.operator import Operator, as_operator
+from jax_peig._problem.problem import Inputs, Method, Postprocess, Problem, Structure
 
 DERIVATIVE_STEPS = 10_000
 
@@ -91,8 +91,8 @@ def partial_eigh(
         given, else JAX's default float. float64 needs ``jax_enable_x64``.
     v0 : (n,) or (n, b), optional
         A starting guess, for example the eigenvectors of a nearby problem. Columns beyond the k-th
-        are not used, and no column is used with ``OPinv``, which needs few solves anyway. A guess
-        may miss an eigenvector entirely, so a random search follows. Its derivative is zero.
+        are not used, and no column is used by "shift_invert", which needs few solves anyway. A
+        guess may miss an eigenvector entirely, so a random search follows. Its derivative is zero.
     preconditioner : operator, optional
         As A: an approximate inverse of A - sigma M, positive definite, for methods "lobpcg" and
         "davidson" and for the derivative's linear systems; see `jax_peig.preconditioners`. Its
@@ -102,12 +102,14 @@ def partial_eigh(
         without a preconditioner. Default: the reciprocal row sums of M where they approximate it
         (finite elements), else a polynomial in M.
     OPinv : operator, optional
-        As A: (A - sigma M)^{-1}, for "nearest". Without it the folded problem is iterated, with the
-        square of the condition number.
+        As A: (A - sigma M)^{-1}, for "nearest". Where A and M are matrices, they are factorised
+        without it, see `jax_peig.operators.shift_invert`. Where their products alone are known, the
+        folded problem is iterated, with the square of the condition number.
     method : str or method value
-        The eigensolver: "auto", or "dense", "chebyshev", "lobpcg", "davidson", each short for
-        `Dense`, `Chebyshev`, `LOBPCG`, `Davidson` with their default options, or such a value.
-        "auto" takes "dense" up to n = 500 or where k > n/5, else "lobpcg" with a preconditioner or
+        The eigensolver: "auto", or "dense", "chebyshev", "lobpcg", "davidson", "shift_invert", each
+        short for `Dense`, `Chebyshev`, `LOBPCG`, `Davidson`, `ShiftInvert` with their default
+        options, or such a value. "auto" takes "dense" up to n = 500 or where k > n/5, else, with a
+        ``sigma``, "shift_invert" for matrices or with OPinv, else "lobpcg" with a preconditioner or
         with an M that is not diagonal and has no M_solve, else "chebyshev". ``info.reason`` says
         why.
     tol : float, optional
@@ -115,10 +117,12 @@ def partial_eigh(
         eps^(2/3), 3.7e-11 in float64 and 2.4e-5 in float32. It is relative to ||A||: where |lam| is
         much smaller, as for stiff meshes, a converged lam may be off by tol ||A||. With ||A|| = 5e9
         and lam = 1 the default allows 0.2. ``info.error_bounds`` holds the bound of each pair; a
-        smaller tol is reached down to some eps ||A||.
+        smaller tol is reached down to some eps ||A||. "shift_invert" reaches it relative to the
+        distance from the pole, too, ||(A - sigma M)^{-1} (A x - lam M x)||_M <= tol ||x||_M, down
+        to the rounding of the solves.
     max_steps : int, optional
         Bound on the iteration's steps. Default: that of the method, 2000 for "lobpcg", 200 for
-        "chebyshev", 20,000 for "davidson", whose steps are single matvecs. A method value may carry
+        "chebyshev", 1000 for "shift_invert", 20,000 for "davidson", whose steps are single matvecs. A method value may carry
         the bound instead.
     degeneracy_tol : float, optional
         Eigenvalues that differ by less, in the unit of the eigenvalues, are one cluster. Default:

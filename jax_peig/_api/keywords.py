@@ -6,7 +6,7 @@ from typing import TypedDict, TypeVar
 
 from jax_peig._core.options import Derivative
 from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
-from jax_peig._eigensolvers.problem import Method
+from jax_peig._problem.problem import Method
 
 F = TypeVar("F", bound=Callable)
 

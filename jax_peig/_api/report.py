@@ -21,7 +21,7 @@ from jax_peig._core.recording import visited_by
 from jax_peig._core.results import PartialEigh
 from jax_peig._core.types import Array, PyTree
 from jax_peig._derivatives.rules import Rule
-from jax_peig._eigensolvers.problem import Inputs, Problem
+from jax_peig._problem.problem import Inputs, Problem
 
 # For the reference the systems are solved to this part of their tolerance.
 FURTHER = 1e-3

@@ -20,11 +20,11 @@ from jax_peig._derivatives.systems import (
     guards_of,
 )
 from jax_peig._diagnostics.info import Errors, Findings, account, diagnose, usable
-from jax_peig._eigensolvers.convergence import Ritz
-from jax_peig._eigensolvers.problem import Inputs, Problem
 from jax_peig._operators.hermitian import asymmetry, has_imaginary_diagonal, hermitian_part
 from jax_peig._operators.operator import Operator
 from jax_peig._operators.probe import Probe
+from jax_peig._problem.convergence import Ritz
+from jax_peig._problem.problem import Inputs, Problem
 
 
 class Solved(NamedTuple):

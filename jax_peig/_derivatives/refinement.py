@@ -17,7 +17,8 @@ from jax_peig._core.types import Array
 from jax_peig._derivatives import solve as systems_solve
 from jax_peig._derivatives.sylvester import Settings
 from jax_peig._derivatives.systems import SystemData, Systems, default_tolerance
-from jax_peig._eigensolvers.convergence import (
+from jax_peig._operators.operator import Operator
+from jax_peig._problem.convergence import (
     Images,
     Lengths,
     Ritz,
@@ -25,7 +26,6 @@ from jax_peig._eigensolvers.convergence import (
     relative_residuals,
     residuals,
 )
-from jax_peig._operators.operator import Operator
 
 
 def systems_of(

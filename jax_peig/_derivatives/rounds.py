@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax_peig._core import blocks
 from jax_peig._core.types import Array, Block, BlockFunction
 from jax_peig._derivatives.systems import Systems
-from jax_peig._eigensolvers.convergence import Spectrum, multiply
 from jax_peig._linear_solvers import krylov, minres
 from jax_peig._linear_solvers.semi_iteration import semi_iteration
+from jax_peig._problem.convergence import Spectrum, multiply
 
 # A guard vector is deflated if its residual, over its distance to the k-th pair, is below this.
 ACCURATE = 1e-2

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
-from jax_peig._eigensolvers.convergence import (
+from jax_peig._operators.operator import Operator
+from jax_peig._problem.convergence import (
     Complement,
     Lengths,
     Ritz,
@@ -21,7 +22,6 @@ from jax_peig._eigensolvers.convergence import (
     multiply,
     residuals,
 )
-from jax_peig._operators.operator import Operator
 
 # The default tolerance of the systems is this part of the eigenvectors' own error, ...
 ERROR_SHARE = 0.1

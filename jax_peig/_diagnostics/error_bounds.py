@@ -10,9 +10,9 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
-from jax_peig._eigensolvers.convergence import Lengths
 from jax_peig._linear_solvers import minres
 from jax_peig._operators.operator import Operator
+from jax_peig._problem.convergence import Lengths
 from jax_peig.bounds import second_order
 
 # MINRES on M y = r: its residual enters the bound squared and times the condition number of M.

@@ -15,9 +15,9 @@ from jax_peig._diagnostics.error_bounds import (
     error_estimates,
     rounding,
 )
-from jax_peig._eigensolvers.convergence import Lengths, Ritz, relative_residuals, residuals
-from jax_peig._eigensolvers.problem import HelperCheck, Inputs, Problem
 from jax_peig._operators.operator import Operator
+from jax_peig._problem.convergence import Lengths, Ritz, relative_residuals, residuals
+from jax_peig._problem.problem import HelperCheck, Inputs, Problem
 
 
 class Findings(NamedTuple):

@@ -32,17 +32,6 @@ from jax_peig._eigensolvers.completeness import (
     separation_ratio,
     settled,
 )
-from jax_peig._eigensolvers.convergence import (
-    Lengths,
-    Progress,
-    Ritz,
-    Spectrum,
-    StoppingRule,
-    multiply,
-    relative_residuals,
-)
-from jax_peig._eigensolvers.iterative import IterativeMethod, Pencil, Task
-from jax_peig._eigensolvers.problem import Structure
 from jax_peig._eigensolvers.spectral_transformation import (
     Pairs,
     Progression,
@@ -56,6 +45,17 @@ from jax_peig._eigensolvers.spectral_transformation import (
 from jax_peig._operators.mass_inverse import ApproximateInverse
 from jax_peig._operators.operator import Operator
 from jax_peig._operators.probe import STEPS
+from jax_peig._problem.convergence import (
+    Lengths,
+    Progress,
+    Ritz,
+    Spectrum,
+    StoppingRule,
+    multiply,
+    relative_residuals,
+)
+from jax_peig._problem.iterative import IterativeMethod, Pencil, Task
+from jax_peig._problem.problem import Structure
 
 # Steps of the filter that a guess is worth.
 GUESS_STEPS = 4

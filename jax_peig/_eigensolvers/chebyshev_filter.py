@@ -21,9 +21,9 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
-from jax_peig._eigensolvers.convergence import SAFETY, StoppingRule
 from jax_peig._eigensolvers.spectral_transformation import Ends, Interval, Pairs, Transformation
 from jax_peig._operators.mass_inverse import ApproximateInverse
+from jax_peig._problem.convergence import SAFETY, StoppingRule
 
 # Growth of p over the block that rounding allows: while nothing has converged, and at all. Powers
 # of 1/eps: 8e3 and 6e9 in float64, 54 and 2e4 in float32.

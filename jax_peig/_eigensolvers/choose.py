@@ -9,8 +9,8 @@ from jax_peig._eigensolvers.chebyshev import Chebyshev
 from jax_peig._eigensolvers.davidson import Davidson
 from jax_peig._eigensolvers.dense import Dense
 from jax_peig._eigensolvers.lobpcg import LOBPCG
-from jax_peig._eigensolvers.problem import Method, Structure
 from jax_peig._eigensolvers.shift_invert import ShiftInvert
+from jax_peig._problem.problem import Method, Structure
 
 # A new method has one line here.
 METHODS: dict[str, type[Method]] = {

@@ -35,14 +35,14 @@ import jax.numpy as jnp
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block, DTypeLike
 from jax_peig._eigensolvers.chebyshev_filter import Filter, half_width
-from jax_peig._eigensolvers.convergence import (
+from jax_peig._eigensolvers.spectral_transformation import Interval, Pairs
+from jax_peig._problem.convergence import (
     SAFETY,
     Lengths,
     Ritz,
     StoppingRule,
     relative_residuals,
 )
-from jax_peig._eigensolvers.spectral_transformation import Interval, Pairs
 
 # A guard vector shows another eigenvalue if its error bound is no more than this part of its
 # distance to the k-th value.

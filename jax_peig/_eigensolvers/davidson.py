@@ -39,11 +39,11 @@ import jax.numpy as jnp
 from jax_peig._core.checks import check_positive
 from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers import warm_start
-from jax_peig._eigensolvers.convergence import Ritz, StoppingRule, block_width
 from jax_peig._eigensolvers.davidson_iteration import DONE, Iteration
-from jax_peig._eigensolvers.iterative import IterativeMethod, Pencil, Task
-from jax_peig._eigensolvers.problem import Structure
 from jax_peig._operators.operator import Operator
+from jax_peig._problem.convergence import Ritz, StoppingRule, block_width
+from jax_peig._problem.iterative import IterativeMethod, Pencil, Task
+from jax_peig._problem.problem import Structure
 
 # The part of a full basis that a restart keeps. A larger part saves few products (2 % at 0.7), and
 # every restart costs V times a small matrix.

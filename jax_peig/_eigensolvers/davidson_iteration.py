@@ -19,7 +19,8 @@ import jax.numpy as jnp
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block, DTypeLike
 from jax_peig._eigensolvers.completeness import complement_shows, least_component
-from jax_peig._eigensolvers.convergence import (
+from jax_peig._operators.operator import Operator
+from jax_peig._problem.convergence import (
     SAFETY,
     Images,
     Lengths,
@@ -28,8 +29,7 @@ from jax_peig._eigensolvers.convergence import (
     multiply,
     relative_residuals,
 )
-from jax_peig._eigensolvers.iterative import Pencil
-from jax_peig._operators.operator import Operator
+from jax_peig._problem.iterative import Pencil
 
 # The fewest vectors in the space of a completeness check: two steps find what is missing from a
 # narrow spectrum.

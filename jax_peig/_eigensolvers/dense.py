@@ -13,10 +13,10 @@ from jax.scipy.linalg import solve_triangular
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
-from jax_peig._eigensolvers.convergence import Complement, Ritz, Spectrum, StoppingRule
-from jax_peig._eigensolvers.problem import Found, HelperCheck, Inputs, Method, Problem, Structure
 from jax_peig._operators.operator import Operator, is_matrix, matrix_of
 from jax_peig._operators.probe import Probe, identity
+from jax_peig._problem.convergence import Complement, Ritz, Spectrum, StoppingRule
+from jax_peig._problem.problem import Found, HelperCheck, Inputs, Method, Problem, Structure
 
 # Refinements with M. Each squares the wanted pairs' error, which Cholesky's factor makes as large
 # as rounding times the condition number of M.

@@ -38,7 +38,10 @@ from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers import warm_start
 from jax_peig._eigensolvers.completeness import guards_show_complete, settled
-from jax_peig._eigensolvers.convergence import (
+from jax_peig._eigensolvers.lobpcg_directions import Polynomial, further, orthonormal_directions
+from jax_peig._operators.operator import Operator
+from jax_peig._operators.probe import SAFE_STEPS, STEPS
+from jax_peig._problem.convergence import (
     Images,
     Lengths,
     Progress,
@@ -49,11 +52,8 @@ from jax_peig._eigensolvers.convergence import (
     multiply,
     relative_residuals,
 )
-from jax_peig._eigensolvers.iterative import IterativeMethod, Pencil, Task
-from jax_peig._eigensolvers.lobpcg_directions import Polynomial, further, orthonormal_directions
-from jax_peig._eigensolvers.problem import Structure
-from jax_peig._operators.operator import Operator
-from jax_peig._operators.probe import SAFE_STEPS, STEPS
+from jax_peig._problem.iterative import IterativeMethod, Pencil, Task
+from jax_peig._problem.problem import Structure
 
 REFRESH = 20  # steps after which all products with X are computed afresh
 # Steps without progress after which the iteration gives up, see `Progress.stalled`.

@@ -25,10 +25,10 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
-from jax_peig._eigensolvers.convergence import Images, multiply
 from jax_peig._linear_solvers.semi_iteration import semi_iteration
 from jax_peig._operators.mass_inverse import ApproximateInverse
 from jax_peig._operators.operator import Operator
+from jax_peig._problem.convergence import Images, multiply
 
 MOST = 16  # the highest degree, an even number
 # The gap between the block's ends counts as no more than this part of the spectrum.

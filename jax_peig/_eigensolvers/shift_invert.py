@@ -13,9 +13,6 @@ import jax.numpy as jnp
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.checks import check_positive
 from jax_peig._core.types import Array, Block
-from jax_peig._eigensolvers.convergence import SAFETY, Inverted, Ritz, block_width, multiply
-from jax_peig._eigensolvers.iterative import IterativeMethod, Task
-from jax_peig._eigensolvers.problem import Structure
 from jax_peig._eigensolvers.shift_invert_iteration import (
     COMPLETE,
     WIDTH,
@@ -25,6 +22,9 @@ from jax_peig._eigensolvers.shift_invert_iteration import (
 )
 from jax_peig._factorizations.shift_inverse import shift_inverse_of
 from jax_peig._operators.operator import Operator
+from jax_peig._problem.convergence import SAFETY, Inverted, Ritz, block_width, multiply
+from jax_peig._problem.iterative import IterativeMethod, Task
+from jax_peig._problem.problem import Structure
 
 # A computed eigenvalue or residual is off by so many of its roundings.
 ROUNDINGS = 10

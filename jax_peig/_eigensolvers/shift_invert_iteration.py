@@ -39,8 +39,8 @@ import jax.numpy as jnp
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block, BlockFunction
 from jax_peig._eigensolvers.completeness import least_component
-from jax_peig._eigensolvers.convergence import Progress, StoppingRule, multiply
 from jax_peig._operators.operator import Operator
+from jax_peig._problem.convergence import Progress, StoppingRule, multiply
 
 # Columns of a block: both copies of a pair come at once, and solves of two cost less than twice
 # one. Wider blocks need more solves.

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks
 from jax_peig._core.types import Array, Block
-from jax_peig._eigensolvers.convergence import Ritz, multiply
 from jax_peig._operators.operator import Operator
+from jax_peig._problem.convergence import Ritz, multiply
 
 # The share of random noise in every column of a perturbed guess: it misses no eigenvector.
 NOISE = 1e-4

@@ -16,9 +16,9 @@ from jax_peig._core.results import Info, PartialSVD
 from jax_peig._core.types import Array, Block, DTypeLike, OperatorLike
 from jax_peig._derivatives.rules import PairwiseRule, Rule
 from jax_peig._diagnostics import clusters
-from jax_peig._eigensolvers.convergence import Complement, Ritz
 from jax_peig._operators.given import BlockProduct
 from jax_peig._operators.operator import Operator
+from jax_peig._problem.convergence import Complement, Ritz
 from jax_peig._singular.dilation import Rectangular, halves, rectangular
 
 

@@ -16,9 +16,9 @@ from jax_peig._derivatives import refinement
 from jax_peig._derivatives import solve as systems_solve
 from jax_peig._derivatives.sylvester import Settings
 from jax_peig._derivatives.systems import Guards, SystemData, Systems
-from jax_peig._eigensolvers.convergence import Ritz, Spectrum
 from jax_peig._operators import mass_inverse
 from jax_peig._operators.operator import as_operator
+from jax_peig._problem.convergence import Ritz, Spectrum
 from tests.support import spectra
 
 N, K, G = 80, 6, 4

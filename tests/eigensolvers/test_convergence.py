@@ -6,7 +6,7 @@ import pytest
 
 from jax_peig._eigensolvers import completeness
 from jax_peig._eigensolvers.completeness import complement_shows
-from jax_peig._eigensolvers.convergence import (
+from jax_peig._problem.convergence import (
     PROGRESS,
     STAGNATION,
     Lengths,

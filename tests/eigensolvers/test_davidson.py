@@ -11,9 +11,9 @@ from jax_peig import BlockProduct
 from jax_peig._core import blocks
 from jax_peig._core.monitor import Monitor
 from jax_peig._eigensolvers import davidson
-from jax_peig._eigensolvers.convergence import StoppingRule, residuals
-from jax_peig._eigensolvers.iterative import Pencil
 from jax_peig._operators.operator import as_operator
+from jax_peig._problem.convergence import StoppingRule, residuals
+from jax_peig._problem.iterative import Pencil
 from tests.benchmarks import problems
 from tests.support import spectra
 

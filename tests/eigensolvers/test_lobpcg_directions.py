@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from jax_peig import Status, partial_eigh
-from jax_peig._eigensolvers import iterative
 from jax_peig._eigensolvers.lobpcg_directions import MOST, Plan, Polynomial
 from jax_peig._operators.operator import as_operator
 from jax_peig._operators.probe import probe
+from jax_peig._problem import iterative
 from tests.support import spectra
 
 N = 400

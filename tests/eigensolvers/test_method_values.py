@@ -18,7 +18,7 @@ from jax_peig import (
     partial_eigh,
 )
 from jax_peig._eigensolvers.choose import METHODS
-from jax_peig._eigensolvers.problem import Structure
+from jax_peig._problem.problem import Structure
 
 N, K = 60, 3
 DIAGONAL = np.arange(1.0, N + 1)

@@ -14,15 +14,6 @@ import jax.numpy as jnp
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.checks import check_positive
 from jax_peig._core.types import Array, Block
-from jax_peig._eigensolvers.convergence import Ritz, Spectrum, StoppingRule
-from jax_peig._eigensolvers.problem import (
-    Found,
-    HelperCheck,
-    Inputs,
-    Method,
-    Problem,
-    Structure,
-)
 from jax_peig._factorizations.shift_inverse import shift_inverse_of
 from jax_peig._operators.mass_inverse import (
     ApproximateInverse,
@@ -42,6 +33,15 @@ from jax_peig._operators.probe import (
     probe,
     probe_matvecs,
     spectral_interval,
+)
+from jax_peig._problem.convergence import Ritz, Spectrum, StoppingRule
+from jax_peig._problem.problem import (
+    Found,
+    HelperCheck,
+    Inputs,
+    Method,
+    Problem,
+    Structure,
 )
 
 

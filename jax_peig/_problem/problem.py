@@ -16,9 +16,9 @@ import jax.numpy as jnp
 
 from jax_peig._core.monitor import Monitor
 from jax_peig._core.types import Array, Block
-from jax_peig._eigensolvers.convergence import Ritz, StoppingRule
 from jax_peig._operators.operator import Operator
 from jax_peig._operators.probe import Probe
+from jax_peig._problem.convergence import Ritz, StoppingRule
 
 # (A, Ritz, k) -> Ritz: better pairs.
 Postprocess: TypeAlias = Callable[[Operator, Any, int], Any]

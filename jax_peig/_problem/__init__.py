@@ -1,0 +1,1 @@
+"""What an eigensolver is given, what it returns, and what the iterative ones share."""
