@@ -122,8 +122,8 @@ def partial_eigh(
         to the rounding of the solves.
     max_steps : int, optional
         Bound on the iteration's steps. Default: that of the method, 2000 for "lobpcg", 200 for
-        "chebyshev", 1000 for "shift_invert", 20,000 for "davidson", whose steps are single matvecs. A method value may carry
-        the bound instead.
+        "chebyshev", 1000 for "shift_invert", 20,000 for "davidson", whose steps are single matvecs.
+        A method value may carry the bound instead.
     degeneracy_tol : float, optional
         Eigenvalues that differ by less, in the unit of the eigenvalues, are one cluster. Default:
         sqrt(eps) max |w|. Pairs that their error bounds cannot tell apart always are.

@@ -2,6 +2,7 @@
 
     python -m jax_peig                                  the demonstration (a vibrating membrane)
     python -m jax_peig K.mtx [M.mtx] -k 6               the 6 smallest of K x = lam M x
+    python -m jax_peig K.mtx M.mtx -k 6 --sigma 0       those nearest to 0, by a factorisation
     python -m jax_peig A.mtx -k 6 --which largest --tol 1e-8 --save out.npz
 
 Exit codes: 0, all pairs converged (the demonstration: all its checks hold); 1, they did not; 2, the
@@ -134,7 +135,8 @@ def _show(found: PartialEigh, seconds: float) -> None:
     for j, (value, residual, bound, label) in enumerate(rows):
         print(f"{j:>5}  {value:>22.14e}  {residual:>13.2e}  {bound:>11.2e}  {label:>7}")
     print(f"method: {info.method} ({info.reason})")
-    print(f"{int(info.matvecs)} matvecs, {int(info.steps)} steps, {seconds:.1f} s, all told")
+    solves = f"{int(info.solves)} solves, " if info.solves else ""
+    print(f"{int(info.matvecs)} matvecs, {solves}{int(info.steps)} steps, {seconds:.1f} s, all told")
     if bool(info.cut):
         k = found.eigenvalues.shape[0]
         print(f"note: -k {k} cuts a cluster: the next eigenvalue cannot be told from the last")

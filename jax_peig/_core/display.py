@@ -71,6 +71,8 @@ def _table(name: str, info: Any, heading: str = "", values: np.ndarray | None = 
     cut = ": k cuts a cluster" if of_member(info.cut) else ""
     title = f"{name}{_batch(status, member)}: k = {k}, {info.method}, "
     title += f"matvecs {of_member(info.matvecs)}, steps {of_member(info.steps)}"
+    solves = int(of_member(info.solves))
+    title += f", solves {solves}" if solves else ""
     ending = [f"gap {of_member(info.gap):.3e}{cut}", Status(int(status[member])).text]
     return "\n".join([title, f"pair{head}", *lines, *ending])
 
