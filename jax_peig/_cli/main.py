@@ -135,8 +135,9 @@ def _show(found: PartialEigh, seconds: float) -> None:
     for j, (value, residual, bound, label) in enumerate(rows):
         print(f"{j:>5}  {value:>22.14e}  {residual:>13.2e}  {bound:>11.2e}  {label:>7}")
     print(f"method: {info.method} ({info.reason})")
-    solves = f"{int(info.solves)} solves, " if info.solves else ""
-    print(f"{int(info.matvecs)} matvecs, {solves}{int(info.steps)} steps, {seconds:.1f} s, all told")
+    solves = f", {int(info.solves)} solves" if info.solves else ""
+    counts = f"{int(info.matvecs)} matvecs{solves}, {int(info.steps)} steps"
+    print(f"{counts}, {seconds:.1f} s, all told")
     if bool(info.cut):
         k = found.eigenvalues.shape[0]
         print(f"note: -k {k} cuts a cluster: the next eigenvalue cannot be told from the last")

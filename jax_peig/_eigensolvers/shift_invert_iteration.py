@@ -54,7 +54,7 @@ CHECK_ROOM = 12
 # |nu| below this many eps of the largest is rounding: an infinite eigenvalue.
 INFINITE = 1000
 # The limits of the wanted eigenvalues are exceeded by this part in a check: a further copy of the
-# k-th is no missing pair.
+# k-th is no missing pair. In single precision it is 10 eps.
 COPY = 1e-8
 
 # Steps without progress after which a pair is at the rounding of the solves.
@@ -338,7 +338,7 @@ class Iteration:
     def begin_check(self, state: State) -> State:
         """Keep the accurate Ritz vectors, and start a chain from a random one beside them."""
         k = self.rule.k
-        accurate = jnp.cumprod(state.ritz.delta <= ACCURATE)
+        accurate = jnp.cumprod(state.ritz.delta <= jnp.maximum(ACCURATE, self.tol))
         most = max(self.size - CHECK_ROOM, k)
         count = jnp.clip(jnp.sum(accurate), k, most)
         basis = self.compressed(state, count)
@@ -349,7 +349,8 @@ class Iteration:
         width = state.left.f.shape[1]
         pad = ((0, 0), (0, width - 1))
         left = Leftover(jnp.pad(q, pad), jnp.pad(mq, pad), jnp.zeros_like(state.left.e))
-        limits = self.order.limits(state.ritz.places[k - 1]) * (1 + COPY)
+        copy = max(COPY, 10 * tolerances.eps(basis.v.dtype))
+        limits = self.order.limits(state.ritz.places[k - 1]) * (1 + copy)
         one = jnp.ones_like(limits)
         chain = Chain(limits, 0 * one, one, jnp.zeros_like(limits[0]), one)
         exhausted = jnp.all(q == 0)

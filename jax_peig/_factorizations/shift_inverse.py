@@ -164,6 +164,9 @@ def shift_invert(
         raise TypeError(f"{caller}: A is None; expected a matrix.")
     if sigma is None and not definite:
         raise TypeError(f"{caller}: sigma is missing; give the shift, a real number.")
+    real = sigma is None or isinstance(sigma, (int, float, np.generic)) or is_array(sigma)
+    if not real or jnp.iscomplexobj(sigma) or getattr(sigma, "shape", ()) != ():
+        raise TypeError(f"{caller}: sigma is {sigma!r}; expected a real number.")
     for x, name in ((A, "A"), (M, "M")):
         if not can_factorize(x):
             raise TypeError(

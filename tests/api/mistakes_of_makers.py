@@ -6,7 +6,8 @@ name -> (call, type of the error, what was given, what is expected, what to do)
 import numpy as np
 import scipy.sparse
 
-from jax_peig.operators import from_scipy
+from jax_peig import ShiftInvert
+from jax_peig.operators import from_scipy, shift_invert
 from jax_peig.preconditioners import (
     block_jacobi,
     fourier,
@@ -20,6 +21,76 @@ from tests.api.mistakes_of_operators import DENSE, DIAGONAL, SPARSE, by_numpy, t
 from tests.api.mistakes_of_values import FLOATING, ONES, unknown
 
 MAKERS = {
+    "shift_invert, type: a function": (
+        lambda: shift_invert(lambda v: v, 0.1),
+        TypeError,
+        "A is a function",
+        "expected an array, a SciPy sparse matrix, a SparseOperator or a BCOO",
+        "Products alone cannot be factorised",
+    ),
+    "shift_invert, type: no matrix": (
+        lambda: shift_invert(None, 0.1),
+        TypeError,
+        "A is None",
+        "expected a matrix",
+        "",
+    ),
+    "shift_invert, value: no shift": (
+        lambda: shift_invert(DENSE),
+        TypeError,
+        "sigma is missing",
+        "give the shift, a real number",
+        "",
+    ),
+    "shift_invert, shape: M of another order": (
+        lambda: shift_invert(DENSE, 0.1, np.ones(5)),
+        ValueError,
+        "A has order 12, M 5",
+        "expected one order",
+        "",
+    ),
+    "shift_invert, dtype: integers": (
+        lambda: shift_invert(DENSE.astype(int), 0.1),
+        TypeError,
+        "A has dtype int64",
+        "expected one of float32, float64, complex64, complex128",
+        "",
+    ),
+    "shift_invert, type: sigma": (
+        lambda: shift_invert(DENSE, "0"),
+        TypeError,
+        "sigma is '0'",
+        "expected a real number",
+        "",
+    ),
+    "shift_invert, name: an unknown option": (
+        lambda: shift_invert(DENSE, 0.1, tol=1.0),
+        TypeError,
+        "got an unexpected keyword argument 'tol'",
+        "",
+        "",
+    ),
+    "ShiftInverse @ x, shape": (
+        lambda: shift_invert(DENSE, 0.1) @ np.ones(5),
+        ValueError,
+        "the order is 12, x has shape (5,)",
+        "expected (12,) or (12, b)",
+        "",
+    ),
+    "ShiftInvert, type: shift": (
+        lambda: ShiftInvert(shift="0"),
+        TypeError,
+        "shift is '0'",
+        "expected a real number",
+        "",
+    ),
+    "ShiftInvert, value: max_basis_size": (
+        lambda: ShiftInvert(max_basis_size=0),
+        ValueError,
+        "max_basis_size",
+        "expected",
+        "",
+    ),
     "from_scipy, type: an array": (
         lambda: from_scipy(DENSE),
         TypeError,
