@@ -52,6 +52,7 @@ class Arguments:
     n: Any = None
     dtype: Any = None
     v0: Any = None
+    like: Any = None  # (n,), an example of a flat vector: see `shaped`
     preconditioner: Any = None
     M_solve: Any = None
     OPinv: Any = None
@@ -174,8 +175,9 @@ class Arguments:
             order, _ = order_and_dtype(x, f"{self.caller}: {name}")
             if order is not None:
                 known[name] = order
-        if self.v0 is not None:
-            known["v0"] = self.v0.shape[0]
+        for name, vector in (("like", self.like), ("v0", self.v0)):
+            if vector is not None:
+                known[name] = vector.shape[0]
         if not known:
             given = f"A is a {type(self.A).__name__}, which does not tell its order"
             if self.M is not None:
@@ -201,7 +203,7 @@ class Arguments:
         arrays = ((self.A, "A"), (self.M, "M"))
         own = [order_and_dtype(x, f"{self.caller}: {name}")[1] for x, name in arrays]
         known = [d for d in own if d]
-        known += [self.v0.dtype] if self.v0 is not None else []
+        known += [vector.dtype for vector in (self.like, self.v0) if vector is not None]
         dtype = _promoted(known) if self.dtype is None else self.dtype
         found = floating_dtype(dtype, self.caller)
         complex_guess = self.v0 is not None and jnp.iscomplexobj(self.v0)
@@ -242,7 +244,8 @@ def _check_vectors(caller: str, v0: Any) -> None:
     if not is_array(v0) or v0.ndim not in (1, 2):
         shape = f" of shape {tuple(v0.shape)}" if is_array(v0) else ""
         raise TypeError(
-            f"{caller}: v0 is a {type(v0).__name__}{shape}; expected an array (n,) or (n, b)."
+            f"{caller}: v0 is a {type(v0).__name__}{shape}; expected an array (n,) or (n, b). "
+            "Give an example of a vector of another shape by like=..."
         )
     if not jnp.issubdtype(v0.dtype, jnp.inexact):
         raise TypeError(f"{caller}: v0 has dtype {v0.dtype}; expected a floating one.")

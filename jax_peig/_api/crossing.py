@@ -29,7 +29,7 @@ class Crossing(NamedTuple):
         The mean of the cluster's eigenvalues.
     block : (k, k)
         X_g^H A X_g of the cluster, diagonal in value; zero for pairs that are not of the cluster.
-    basis : (n, k)
+    basis : (n, k), or as ``like`` with a last axis k
         X, the M-orthonormal vectors in which the block is written, without derivatives.
     members : (k,) bool
         Which of the k pairs are of the cluster.

@@ -35,7 +35,7 @@ def eigenspace(
         The dimension of the space.
     **options
         The keyword arguments of `partial_eigh`: ``which``, ``sigma``, ``n``, ``dtype``, ``v0``,
-        ``preconditioner``, ``M_solve``, ``OPinv``, ``method``, ``tol``, ``max_steps``,
+        ``like``, ``preconditioner``, ``M_solve``, ``OPinv``, ``method``, ``tol``, ``max_steps``,
         ``degeneracy_tol``, ``derivative``, ``key``, ``history``, ``progress``.
 
     Returns

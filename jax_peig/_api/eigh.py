@@ -11,6 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
 from jax_peig._api.arguments import Arguments
 from jax_peig._api.keywords import EighOptions, check_known
+from jax_peig._api.shaped import flattened, shaped
 from jax_peig._api.solution import compiled
 from jax_peig._core import tolerances
 from jax_peig._core.monitor import Monitor
@@ -18,7 +19,7 @@ from jax_peig._core.options import Derivative
 from jax_peig._core.recording import visitor
 from jax_peig._core.results import Info, PartialEigh
 from jax_peig._core.sharding import explicit_mesh
-from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
+from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike, PyTree
 from jax_peig._derivatives.rules import PairwiseRule, Rule
 from jax_peig._derivatives.solve import PANEL
 from jax_peig._derivatives.sylvester import Settings
@@ -39,7 +40,8 @@ def partial_eigh(
     sigma: ArrayLike | float | None = None,
     n: int | None = None,
     dtype: DTypeLike = None,
-    v0: ArrayLike | None = None,
+    v0: ArrayLike | PyTree | None = None,
+    like: PyTree | None = None,
     preconditioner: OperatorLike = None,
     M_solve: OperatorLike = None,
     OPinv: OperatorLike = None,
@@ -89,10 +91,13 @@ def partial_eigh(
     dtype : optional
         Of the vectors: float32, float64, complex64 or complex128. Default: that of the arrays
         given, else JAX's default float. float64 needs ``jax_enable_x64``.
-    v0 : (n,) or (n, b), optional
+    v0 : (n,) or (n, b), or one or several vectors of another shape, optional
         A starting guess, for example the eigenvectors of a nearby problem. Columns beyond the k-th
         are not used, and no column is used by "shift_invert", which needs few solves anyway. A
         guess may miss an eigenvector entirely, so a random search follows. Its derivative is zero.
+    like : pytree or array, optional
+        An example of a vector that is not flat: arrays, or ``jax.ShapeDtypeStruct``, of one dtype.
+        Only its shape and dtype are used. See *Vectors of any shape*.
     preconditioner : operator, optional
         As A: an approximate inverse of A - sigma M, positive definite, for methods "lobpcg" and
         "davidson" and for the derivative's linear systems; see `jax_peig.preconditioners`. Its
@@ -140,7 +145,8 @@ def partial_eigh(
     -------
     PartialEigh
         ``eigenvalues`` (k,), real, ascending for "smallest", descending for "largest", by distance
-        for "nearest"; ``eigenvectors`` (n, k); ``info``, see `Info`. Eigenvalues and vectors are
+        for "nearest"; ``eigenvectors`` (n, k), or as ``like`` with a last axis k in each leaf;
+        ``info``, see `Info`. Eigenvalues and vectors are
         NaN where A or M is not linear or not Hermitian, M is not positive definite, or a product
         gave NaN. Pairs that did not converge are returned as they are. ``info.status`` tells, and
         ``info.raise_if_failed()`` raises.
@@ -180,6 +186,16 @@ def partial_eigh(
     member after another on a machine that is one CPU, so that each does its own work, and all at
     once on accelerators and where there are several devices.
 
+    *Vectors of any shape.* With ``like`` a vector is a pytree or an array of any rank: a grid, a
+    pair of fields, a network's parameters. Functions, `BlockProduct` and objects with ``.mv`` map
+    it to the same structure; a block has one more axis, the last of each leaf. What multiplies by
+    ``@``, and a diagonal (n,), acts on the ravelled vector. v0 is one vector, or several with that
+    last axis. Without ``like``, an array v0 is flat, and a v0 that is a pytree is one vector and
+    tells the structure. The k eigenvectors come back with a last axis k in each leaf, also
+    ``info.MX``: ``leaf[..., j]`` belongs to the j-th pair, as ``X[:, j]`` does, and a leading axis
+    that is sharded stays the leading one. The rows of a single leaf are reshaped; several leaves
+    are joined by a copy for each product, across devices where they are sharded.
+
     *Forward mode* cannot know what its tangents are used for, and returns those of one gauge.
     Inside a cluster the tangents of vectors have no component along its other vectors, and those of
     eigenvalues are the diagonal of the cluster's block. Where a perturbation splits the cluster,
@@ -204,10 +220,10 @@ def partial_eigh(
     0.4679
     """
     options = EighOptions(
-        which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, preconditioner=preconditioner,
-        M_solve=M_solve, OPinv=OPinv, method=method, tol=tol, max_steps=max_steps,
-        degeneracy_tol=degeneracy_tol, derivative=derivative, key=key, history=history,
-        progress=progress,
+        which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, like=like,
+        preconditioner=preconditioner, M_solve=M_solve, OPinv=OPinv, method=method, tol=tol,
+        max_steps=max_steps, degeneracy_tol=degeneracy_tol, derivative=derivative, key=key,
+        history=history, progress=progress,
     )  # fmt: skip
     return pairs("partial_eigh", A, M, k, options)
 
@@ -242,15 +258,16 @@ def pairs(
         For an unknown option; TypeError and ValueError as `partial_eigh`.
     """
     check_known(caller, options, EighOptions, "partial_eigh")
-    call = prepare(Arguments(caller, A, M, k, **options), rule, postprocess)
+    flat = flattened(caller, A, M, options)
+    call = prepare(Arguments(caller, flat.A, flat.M, k, **flat.options), rule, postprocess)
 
     def run(rule: Rule, inputs: Inputs) -> PartialEigh:
-        return _over_devices((call.problem, rule), inputs)
+        return _over_devices((call.problem, rule), inputs, flat.grid)
 
     visit = visitor()
     if visit is None:
-        return run(call.rule, call.inputs)
-    return visit(call.problem, call.rule, call.inputs, run)
+        return shaped(run(call.rule, call.inputs), flat.shape)
+    return shaped(visit(call.problem, call.rule, call.inputs, run), flat.shape)
 
 
 def prepare(given: Arguments, rule: type[Rule], postprocess: Postprocess | None) -> Call:
@@ -343,17 +360,21 @@ def _solvers(given: Arguments, method: Method, structure: Structure) -> tuple[An
     return method.derivative_solvers(structure) if asked == "auto" else (asked,)
 
 
-def _over_devices(static: tuple[Problem, Rule], inputs: Inputs) -> PartialEigh:
+def _over_devices(
+    static: tuple[Problem, Rule], inputs: Inputs, grid: tuple[int, ...] | None
+) -> PartialEigh:
     """`compiled`, left to the compiler's partitioning on a mesh of Explicit axes.
 
-    The eigenvectors come back sharded as the first array that has n rows, all else replicated.
+    The eigenvectors come back sharded as the first array that has n rows, or the rows of a
+    ``grid``, all else replicated.
     """
     mesh = explicit_mesh(inputs)
     if mesh is None:
         return compiled(static, inputs)
     problem = static[0]
     kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(inputs)]
-    rows = [k.sharding.spec[0] for k in kinds if k.shape[:1] == (inputs.a.n,)]
+    grids = [g for g in ((inputs.a.n,), grid) if g]
+    rows = [k.sharding.spec[0] for k in kinds if any(k.shape[: len(g)] == g for g in grids)]
     by_rows = PartitionSpec(next((r for r in rows if r is not None), None), None)
     block, rest = (NamedSharding(mesh, spec) for spec in (by_rows, PartitionSpec()))
     fields: dict[str, Any] = {field.name: rest for field in dataclasses.fields(Info)}

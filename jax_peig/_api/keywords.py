@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import TypedDict, TypeVar
 
 from jax_peig._core.options import Derivative
-from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike
+from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike, PyTree
 from jax_peig._problem.problem import Method
 
 F = TypeVar("F", bound=Callable)
@@ -31,7 +31,8 @@ class EighOptions(SVDOptions, total=False):
     sigma: ArrayLike | float | None
     n: int | None
     dtype: DTypeLike
-    v0: ArrayLike | None
+    v0: ArrayLike | PyTree | None
+    like: PyTree | None
     preconditioner: OperatorLike
     M_solve: OperatorLike
     OPinv: OperatorLike

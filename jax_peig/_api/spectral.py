@@ -13,7 +13,8 @@ from jax_peig._core import blocks
 from jax_peig._core.checks import is_array, kind_of
 from jax_peig._core.results import Eigenspace
 from jax_peig._core.sharding import replicated
-from jax_peig._core.types import Array, ArrayLike, OperatorLike
+from jax_peig._core.types import Array, ArrayLike, OperatorLike, PyTree
+from jax_peig._core.vectors import VectorShape, check_example, outline
 
 
 @passes_on(EighOptions, like=partial_eigh)
@@ -92,7 +93,7 @@ def density(h: Scalar, space: Eigenspace) -> Array:
 
     Returns
     -------
-    (n,) real
+    (n,) real, or of the shape of a vector
         Differentiable as `eigenspace` and `hermitian_function` are, also in the values that h
         closes over.
 
@@ -128,11 +129,11 @@ def density(h: Scalar, space: Eigenspace) -> Array:
     >>> [round(float(x), 4) + 0.0 for x in jax.jvp(rho, (0.0,), (1.0,))[1]]
     [0.0, 0.0, 0.0, 0.0]
     """
-    r, x, _ = _checked(space, "density")
-    return jnp.sum((x @ function_of("density", h, r)) * x.conj(), axis=1).real
+    r, x, shape = _checked(space, "density")
+    return shape.unravel(jnp.sum((x @ function_of("density", h, r)) * x.conj(), axis=1).real)
 
 
-def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike) -> Array:
+def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike | PyTree) -> Array:
     """Compute X h(R) X^H b.
 
     Parameters
@@ -141,13 +142,13 @@ def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike) -> Array:
         As in `hermitian_function`.
     space : Eigenspace
         The result of `eigenspace`.
-    b : (n,) or (n, c)
+    b : (n,) or (n, c), or one or several vectors of the shape of ``like``
         One vector, or several columns. With M, b = M v gives h(M^{-1} A), restricted to the space,
         applied to v.
 
     Returns
     -------
-    (n,) or (n, c)
+    (n,) or (n, c), as b
         Differentiable as `eigenspace` and `hermitian_function` are, also in b and in the values
         that h closes over.
 
@@ -177,25 +178,25 @@ def spectral_apply(h: Scalar, space: Eigenspace, b: ArrayLike) -> Array:
     >>> [round(float(v), 3) for v in spectral_apply(lambda w: 1 / w, space, jnp.ones(4))]
     [1.0, 0.5, 0.5, 0.0]
     """
-    r, x, _ = _checked(space, "spectral_apply")
-    x, b = _together(x, b, "spectral_apply")
+    r, x, shape = _checked(space, "spectral_apply")
+    x, b = _together(x, b, shape, "spectral_apply")
     h_of_r = function_of("spectral_apply", h, r)
-    return x @ (h_of_r.astype(x.dtype) @ replicated(blocks.gram, x, b))
+    return shape.unravel(x @ (h_of_r.astype(x.dtype) @ replicated(blocks.gram, x, b)))
 
 
-def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
+def projector_apply(space: Eigenspace, b: ArrayLike | PyTree) -> Array:
     """Compute X X^H b, which without M is the orthogonal projection of b onto the space.
 
     Parameters
     ----------
     space : Eigenspace
         The result of `eigenspace`.
-    b : (n,) or (n, c)
+    b : (n,) or (n, c), or one or several vectors of the shape of ``like``
         One vector, or several columns. With M the projector is X X^H M: give b = M v.
 
     Returns
     -------
-    (n,) or (n, c)
+    (n,) or (n, c), as b
         Differentiable as `eigenspace` is.
 
     Raises
@@ -224,28 +225,39 @@ def projector_apply(space: Eigenspace, b: ArrayLike) -> Array:
     >>> [round(float(v), 3) for v in projector_apply(space, jnp.ones(4))]
     [1.0, 1.0, 1.0, 0.0]
     """
-    _, x, _ = _checked(space, "projector_apply")
-    x, b = _together(x, b, "projector_apply")
-    return x @ replicated(blocks.gram, x, b)
+    _, x, shape = _checked(space, "projector_apply")
+    x, b = _together(x, b, shape, "projector_apply")
+    return shape.unravel(x @ replicated(blocks.gram, x, b))
 
 
-def _checked(space: Eigenspace, name: str) -> Eigenspace:
-    """Return ``space``; raise TypeError unless it is an `Eigenspace`."""
+def _checked(space: Eigenspace, name: str) -> tuple[Array, Array, VectorShape]:
+    """Return R, X (n, k) and the shape of a vector; raise TypeError unless ``space`` has them."""
     if not isinstance(space, Eigenspace):
         raise TypeError(
             f"{name}: space is of type {type(space).__name__}; expected the Eigenspace that "
             "eigenspace(...) returns."
         )
-    if jnp.ndim(space.basis) != 2:
+    if jnp.ndim(space.rayleigh) != 2:
         raise ValueError(
-            f"{name}: space has a basis of shape {jnp.shape(space.basis)}; expected (n, k). "
+            f"{name}: space has a basis of shape {outline(space.basis)}; expected (n, k). "
             "Batches go through jax.vmap."
         )
-    return space
+    shape = VectorShape.of_columns(space.basis)
+    return space.rayleigh, shape.ravel(space.basis), shape
 
 
-def _together(x: Array, b: ArrayLike, name: str) -> tuple[Array, Array]:
-    """Return x and the checked b, both in the dtype to which they promote."""
+def _together(
+    x: Array, b: ArrayLike | PyTree, shape: VectorShape, name: str
+) -> tuple[Array, Array]:
+    """Return x and the checked b, flat and both in the dtype to which they promote."""
+    if not shape.is_flat:
+        if shape.columns(b) is None:
+            raise ValueError(
+                f"{name}: b has the structure {outline(b)}; expected that of a vector, {shape}, "
+                "or each leaf with one more axis, the last, for several vectors."
+            )
+        check_example(b, f"{name}: b")
+        b = shape.ravel(b)
     if not is_array(b) or not jnp.issubdtype(b.dtype, jnp.inexact):
         raise TypeError(
             f"{name}: b is of {kind_of(b)}; expected a floating array (n,) or (n, c)."

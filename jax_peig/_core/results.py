@@ -62,7 +62,7 @@ class Info:
     pole : real
         The shift of these solves: sigma, or a number below it where A - sigma M is singular. NaN
         without.
-    MX : (n, k) or None
+    MX : as the eigenvectors, or None
         M X; None without M. `project_gauge` needs it.
     history : (max_steps + 1, k) real or None
         With ``history=True``: relative residuals before the first step and after every step, in the
@@ -144,7 +144,7 @@ class Eigenspace(NamedTuple):
     ----------
     rayleigh : (k, k)
         R = X^H A X, Hermitian, of the dtype of the basis.
-    basis : (n, k)
+    basis : (n, k), or as ``like`` with a last axis k
         X, one of many M-orthonormal bases: X Q with Q^H R Q is as good for every unitary Q.
     info : Info
         How good the pairs are that span the space.
@@ -165,7 +165,7 @@ class PartialEigh(NamedTuple):
     ----------
     eigenvalues : (k,) real
         Ascending for the smallest, descending for the largest, by distance for the nearest.
-    eigenvectors : (n, k)
+    eigenvectors : (n, k), or as ``like`` with a last axis k
         One M-normalised eigenvector a column.
     info : Info
         How good they are.

@@ -26,7 +26,8 @@ import numpy as np
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.checks import is_array, kind_of
 from jax_peig._core.results import PartialEigh
-from jax_peig._core.types import Array, Block
+from jax_peig._core.types import Array, Block, PyTree
+from jax_peig._core.vectors import VectorShape, outline
 from jax_peig._derivatives.systems import Point
 from jax_peig._diagnostics import clusters
 
@@ -177,7 +178,7 @@ def _over_cluster(size: Array, d: Array) -> Array:
     return jnp.max(jnp.where(d, size[None, :], 0), axis=1)
 
 
-def project_gauge(result: PartialEigh, cotangent: Array) -> Array:
+def project_gauge(result: PartialEigh, cotangent: Array | PyTree) -> Array | PyTree:
     """Remove the gauge-dependent part of a cotangent of the eigenvectors.
 
     Inside a cluster the eigenvectors are one arbitrary choice. A cotangent Xb may have a part that
@@ -189,13 +190,13 @@ def project_gauge(result: PartialEigh, cotangent: Array) -> Array:
     ----------
     result : PartialEigh
         The result of `partial_eigh`.
-    cotangent : (n, k)
+    cotangent : (n, k), or as the eigenvectors
         The cotangent of ``result.eigenvectors`` in JAX's convention: ``jax.grad`` returns it, and a
         function from ``jax.vjp`` takes it.
 
     Returns
     -------
-    (n, k)
+    as the cotangent
         The cotangent without the part for which no derivative exists. It costs 3 n k^2 operations
         and no matvecs.
 
@@ -234,7 +235,17 @@ def project_gauge(result: PartialEigh, cotangent: Array) -> Array:
             f"project_gauge: result is of type {type(result).__name__}; expected the PartialEigh "
             "that partial_eigh(...) returns."
         )
-    x = result.eigenvectors
+    x, mx = result.eigenvectors, result.info.MX
+    shape = VectorShape.of_columns(x)
+    shaped = jnp.ndim(result.eigenvalues) == 1 and not shape.is_flat
+    if shaped:
+        if outline(cotangent) != outline(x):
+            raise ValueError(
+                f"project_gauge: cotangent has the structure {outline(cotangent)}; expected that "
+                f"of the eigenvectors, {outline(x)}."
+            )
+        x, cotangent = shape.ravel(x), shape.ravel(cotangent)
+        mx = None if mx is None else shape.ravel(mx)
     if not is_array(cotangent) or not jnp.issubdtype(cotangent.dtype, jnp.inexact):
         raise TypeError(
             f"project_gauge: cotangent is of {kind_of(cotangent)}; expected a floating array "
@@ -245,9 +256,9 @@ def project_gauge(result: PartialEigh, cotangent: Array) -> Array:
             f"project_gauge: cotangent has shape {cotangent.shape}; expected "
             f"that of the eigenvectors, {x.shape}."
         )
-    mx = x if result.info.MX is None else result.info.MX
     skew = gauge_part(blocks.gram(x, cotangent.conj()), result.info.clusters)
-    return cotangent - (mx @ skew).conj() / 2
+    projected = cotangent - ((x if mx is None else mx) @ skew).conj() / 2
+    return shape.unravel(projected) if shaped else projected
 
 
 def warn_ill_posed(bad: np.ndarray) -> None:
