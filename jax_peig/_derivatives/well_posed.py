@@ -235,7 +235,7 @@ def project_gauge(result: PartialEigh, cotangent: Array | PyTree) -> Array | PyT
             f"project_gauge: result is of type {type(result).__name__}; expected the PartialEigh "
             "that partial_eigh(...) returns."
         )
-    x, mx = result.eigenvectors, result.info.MX
+    x = result.eigenvectors
     shape = VectorShape.of_columns(x)
     shaped = jnp.ndim(result.eigenvalues) == 1 and not shape.is_flat
     if shaped:
@@ -245,7 +245,6 @@ def project_gauge(result: PartialEigh, cotangent: Array | PyTree) -> Array | PyT
                 f"of the eigenvectors, {outline(x)}."
             )
         x, cotangent = shape.ravel(x), shape.ravel(cotangent)
-        mx = None if mx is None else shape.ravel(mx)
     if not is_array(cotangent) or not jnp.issubdtype(cotangent.dtype, jnp.inexact):
         raise TypeError(
             f"project_gauge: cotangent is of {kind_of(cotangent)}; expected a floating array "
@@ -257,7 +256,8 @@ def project_gauge(result: PartialEigh, cotangent: Array | PyTree) -> Array | PyT
             f"that of the eigenvectors, {x.shape}."
         )
     skew = gauge_part(blocks.gram(x, cotangent.conj()), result.info.clusters)
-    projected = cotangent - ((x if mx is None else mx) @ skew).conj() / 2
+    mx = x if result.info.MX is None else shape.ravel(result.info.MX)
+    projected = cotangent - (mx @ skew).conj() / 2
     return shape.unravel(projected) if shaped else projected
 
 

@@ -19,6 +19,7 @@ DIAGONAL = np.arange(1.0, N + 1)
 DENSE = np.diag(DIAGONAL)
 SWAPPED = DENSE.dtype.newbyteorder()
 SPARSE = scipy.sparse.csr_array(DENSE)
+ONE = np.ones(N)
 HOST = scipy.sparse.linalg.aslinearoperator(DENSE)
 
 
@@ -280,6 +281,78 @@ EIGH = {
         "preconditioner applied to a vector (12,) of float64 failed: it gives a JAX array to NumPy",
         "",
         "Write it with jax.numpy",
+    ),
+    "partial_eigh, type: like holds a number": (
+        lambda: partial_eigh(by_value, k=2, like={"u": ONE, "v": 1.0}),
+        TypeError,
+        "like holds a float",
+        "expected arrays, or jax.ShapeDtypeStruct",
+        "with jnp.asarray",
+    ),
+    "partial_eigh, type: like is empty": (
+        lambda: partial_eigh(by_value, k=2, like={}),
+        TypeError,
+        "like has no leaves",
+        "expected a vector, an array or a pytree of arrays",
+        "",
+    ),
+    "partial_eigh, dtype: like of two dtypes": (
+        lambda: partial_eigh(by_value, k=2, like=[ONE, ONE.astype(complex)]),
+        TypeError,
+        "like has leaves of dtype complex128, float64",
+        "expected one of float32, float64, complex64, complex128, the same for all",
+        "Convert them",
+    ),
+    "partial_eigh, dtype: a pytree v0 of integers": (
+        lambda: partial_eigh(by_value, k=2, v0=[ONE.astype(int)]),
+        TypeError,
+        "v0 has leaves of dtype int64",
+        "expected one of float32",
+        "Convert them",
+    ),
+    "partial_eigh, shape: v0 of another shape than like": (
+        lambda: partial_eigh(by_value, k=2, like=np.ones((3, 4)), v0=ONE),
+        ValueError,
+        "v0 has the structure (12,)",
+        "expected that of like, (3, 4)",
+        "or each leaf with one more axis, the last",
+    ),
+    "partial_eigh, shape: an array v0 of three axes": (
+        lambda: partial_eigh(by_value, k=2, v0=np.ones((3, 2, 2))),
+        TypeError,
+        "v0 is a ndarray of shape (3, 2, 2)",
+        "expected an array (n,) or (n, b)",
+        "by like=...",
+    ),
+    "partial_eigh, shape: like of another order than A": (
+        lambda: partial_eigh(DENSE, k=2, like=np.ones((3, 3))),
+        ValueError,
+        "the orders do not agree (A: 12, like: 9)",
+        "expected one n",
+        "",
+    ),
+    "partial_eigh, shape: A maps to another structure": (
+        lambda: partial_eigh(lambda v: v["u"], k=2, like={"u": ONE}),
+        ValueError,
+        "A applied to a vector (12,) of float64 failed: its structure is (12,)",
+        "expected {'u': (12,)}",
+        "the shapes inside the product",
+    ),
+    "partial_eigh, dtype: A maps to two dtypes": (
+        lambda: partial_eigh(
+            lambda v: {"u": v["u"], "v": v["v"].astype("float32")}, k=2, like={"u": ONE, "v": ONE}
+        ),
+        ValueError,
+        "its leaves have the dtypes float32, float64",
+        "expected one dtype",
+        "",
+    ),
+    "partial_svd, name: like": (
+        lambda: partial_svd(DENSE, 2, like=ONE),
+        TypeError,
+        "unknown option 'like'",
+        "",
+        "",
     ),
     "spectral_sum, type: h is a number": (
         lambda: jax_peig.spectral_sum(3.0, DENSE, k=2),

@@ -28,6 +28,7 @@ SPACE = Eigenspace(jnp.eye(2), jnp.eye(N, 2), None)
 BATCH = Eigenspace(jnp.ones((3, 2, 2)), jnp.ones((3, N, 2)), None)
 SINGULAR = SingularSpace(jnp.eye(N, 2), jnp.eye(2), jnp.eye(N, 2), None)
 PAIRS = PartialEigh(jnp.ones(2), jnp.eye(N, 2), None)
+GRIDS = PartialEigh(jnp.ones(2), jnp.ones((3, 4, 2)), None)
 ONES = np.ones(3)
 
 
@@ -241,6 +242,22 @@ SPECTRAL = {
         "cotangent is of list",
         "expected a floating array (12, 2)",
         "jnp.asarray(cotangent, float)",
+    ),
+    "project_gauge, shape: flat, of pairs that are not": (
+        lambda: project_gauge(GRIDS, jnp.ones((N, 2))),
+        ValueError,
+        "cotangent has the structure (12, 2)",
+        "expected that of the eigenvectors, (3, 4, 2)",
+        "",
+    ),
+    "spectral_apply, shape: b is flat, and the basis is not": (
+        lambda: spectral_apply(
+            jnp.exp, Eigenspace(jnp.eye(2), jnp.ones((3, 4, 2)), None), DIAGONAL
+        ),
+        ValueError,
+        "b has the structure (12,)",
+        "expected that of a vector, (3, 4)",
+        "or each leaf with one more axis",
     ),
     "project_gauge, shape: more columns": (
         lambda: project_gauge(PAIRS, jnp.ones((N, 3))),
