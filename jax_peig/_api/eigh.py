@@ -193,8 +193,9 @@ def partial_eigh(
     last axis. Without ``like``, an array v0 is flat, and a v0 that is a pytree is one vector and
     tells the structure. The k eigenvectors come back with a last axis k in each leaf, also
     ``info.MX``: ``leaf[..., j]`` belongs to the j-th pair, as ``X[:, j]`` does, and a leading axis
-    that is sharded stays the leading one. The rows of a single leaf are reshaped; several leaves
-    are joined by a copy for each product, across devices where they are sharded.
+    that is sharded stays the leading one. A single leaf is reshaped, and stays where it is. Several
+    leaves are joined by a copy for each product. Those that are sharded are gathered for it on
+    every device: there, stack fields of equal shape in one array.
 
     *Forward mode* cannot know what its tangents are used for, and returns those of one gauge.
     Inside a cluster the tangents of vectors have no component along its other vectors, and those of

@@ -1,0 +1,1 @@
+"""Many devices, many processes, and programs that are exported."""
