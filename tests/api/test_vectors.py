@@ -124,7 +124,12 @@ def test_shaped_vectors_are_flat_ones(name, form):
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), [("fields", "lobpcg"), ("grid", "chebyshev"), ("grid", "davidson")]
+    ("name", "method"),
+    [
+        ("fields", "lobpcg"),
+        pytest.param("grid", "chebyshev", marks=pytest.mark.slow),
+        pytest.param("grid", "davidson", marks=pytest.mark.slow),
+    ],
 )
 def test_iterative_methods(name, method):
     """With a guess and a preconditioner of the vectors' shape, or one of the package."""
@@ -211,7 +216,7 @@ def test_a_closure_compiles_once():
     np.testing.assert_allclose(slope, 1.0, rtol=1e-10)
 
 
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", [pytest.param("grid", marks=pytest.mark.slow), "fields"])
 def test_functions_of_a_space(name):
     like, a = EXAMPLES[name], hermitian(EXAMPLES[name], 0)
     space = eigenspace(shaped(a), k=K, like=like)
