@@ -14,6 +14,9 @@
 A function may close over anything, traced values included. Every form compiles once for each shape,
 outside ``jit`` too: other arrays and floating numbers compile nothing. A function that calls back
 to Python compiles at every call.
+
+Vectors may be grids or pytrees: see ``like`` of `partial_eigh`. Functions, `BlockProduct` and
+``.mv`` then map these, and what multiplies by ``@`` multiplies ravelled vectors.
 """
 
 from jax_peig._factorizations.shift_inverse import ShiftInverse as ShiftInverse

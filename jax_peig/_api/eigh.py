@@ -219,6 +219,14 @@ def partial_eigh(
     >>> g = jax.grad(lambda s: frequencies(s)[1])(jnp.ones(9))
     >>> round(float(g.sum()), 4)  # w is linear in the springs' common factor
     0.4679
+
+    The vectors may be grids; ``like`` tells their shape:
+
+    >>> def stencil(u):
+    ...     p = jnp.pad(u, 1)
+    ...     return 4 * u - p[2:, 1:-1] - p[:-2, 1:-1] - p[1:-1, 2:] - p[1:-1, :-2]
+    >>> partial_eigh(stencil, k=2, like=jnp.zeros((8, 6))).eigenvectors.shape
+    (8, 6, 2)
     """
     options = EighOptions(
         which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, like=like,
