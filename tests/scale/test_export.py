@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 from jax import export
 
 from jax_peig import eigenspace, partial_eigh, partial_svd, spectral_sum
+from jax_peig.operators import from_scipy
 
 N = 64
-METHODS = ("dense", "chebyshev", "lobpcg", "davidson")
+METHODS = ("dense", "chebyshev", "lobpcg", "davidson", "shift_invert")
 DTYPES = ("float32", "float64")
 
 
@@ -22,7 +24,10 @@ def product(d, v):
 
 def solved(d, method):
     """A loss of values and vectors, and the status."""
-    w, x, info = partial_eigh(functools.partial(product, d), k=2, n=N, dtype=d.dtype, method=method)
+    A = functools.partial(product, d)
+    if method == "shift_invert":
+        A = jax.vmap(A, in_axes=1, out_axes=1)(jnp.eye(N, dtype=d.dtype))
+    w, x, info = partial_eigh(A, k=2, n=N, dtype=d.dtype, method=method)
     return jnp.sum(w) + jnp.sum(x**4), info.status
 
 
@@ -91,3 +96,17 @@ def test_lowering_for_accelerators(dtype, method, gradient):
     assert {a.dtype for a in made.in_avals} == {jnp.dtype(dtype)}
     called_back = [line for line in made.mlir_module().splitlines() if "callback" in line]
     assert not called_back
+
+
+@pytest.mark.parametrize("platforms", [["cpu"], ["cuda", "tpu"]])
+def test_host_code_is_not_exported(platforms):
+    """A sparse factorisation runs on the host: JAX says so before anything is written."""
+    off = -np.ones(N - 1)
+    chain = from_scipy(scipy.sparse.diags_array([off, 2 * np.ones(N), off], offsets=[-1, 0, 1]))
+
+    def lowest(values):
+        A = chain.with_values(values)
+        return partial_eigh(A, k=2, method="shift_invert").eigenvalues
+
+    with pytest.raises(NotImplementedError, match="callback"):
+        export.export(jax.jit(lowest), platforms=platforms)(chain.values).serialize()
