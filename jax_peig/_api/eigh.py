@@ -186,16 +186,14 @@ def partial_eigh(
     member after another on a machine that is one CPU, so that each does its own work, and all at
     once on accelerators and where there are several devices.
 
-    *Vectors of any shape.* With ``like`` a vector is a pytree or an array of any rank: a grid, a
-    pair of fields, a network's parameters. Functions, `BlockProduct` and objects with ``.mv`` map
-    it to the same structure; a block has one more axis, the last of each leaf. What multiplies by
-    ``@``, and a diagonal (n,), acts on the ravelled vector. v0 is one vector, or several with that
-    last axis. Without ``like``, an array v0 is flat, and a v0 that is a pytree is one vector and
-    tells the structure. The k eigenvectors come back with a last axis k in each leaf, also
-    ``info.MX``: ``leaf[..., j]`` belongs to the j-th pair, as ``X[:, j]`` does, and a leading axis
-    that is sharded stays the leading one. A single leaf is reshaped, and stays where it is. Several
-    leaves are joined by a copy for each product. Those that are sharded are gathered for it on
-    every device: there, stack fields of equal shape in one array.
+    *Vectors of any shape.* With ``like`` a vector is a pytree or an array of any rank: a grid, two
+    fields, a network's parameters. Functions, `BlockProduct` and objects with ``.mv`` map it to the
+    same structure. What multiplies by ``@``, and a diagonal (n,), acts on ravelled vectors. Several
+    vectors have a last axis in each leaf, as blocks, v0, ``info.MX`` and the eigenvectors have:
+    ``leaf[..., j]`` is of the j-th, as ``X[:, j]``, and a sharded leading axis stays in its place.
+    Without ``like``, an array v0 is flat, and a pytree v0 is one vector. Several leaves are joined
+    by a copy for each product. Those that are sharded are gathered for it on every device: there,
+    stack fields of equal shape in one array.
 
     *Forward mode* cannot know what its tangents are used for, and returns those of one gauge.
     Inside a cluster the tangents of vectors have no component along its other vectors, and those of
@@ -222,11 +220,9 @@ def partial_eigh(
 
     The vectors may be grids; ``like`` tells their shape:
 
-    >>> def stencil(u):
-    ...     p = jnp.pad(u, 1)
-    ...     return 4 * u - p[2:, 1:-1] - p[:-2, 1:-1] - p[1:-1, 2:] - p[1:-1, :-2]
-    >>> partial_eigh(stencil, k=2, like=jnp.zeros((8, 6))).eigenvectors.shape
-    (8, 6, 2)
+    >>> well = jnp.arange(12.0).reshape(3, 4)
+    >>> partial_eigh(lambda u: well * u, k=2, like=well).eigenvectors.shape
+    (3, 4, 2)
     """
     options = EighOptions(
         which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, like=like,
