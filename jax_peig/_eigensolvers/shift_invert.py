@@ -47,15 +47,15 @@ class ShiftInvert(IterativeMethod):
 
     Parameters
     ----------
-    shift : float, optional
-        The pole: an eigenvalue converges the faster, the nearer it is. Default: ``sigma``. Without
-        ``sigma`` a number below the spectrum: zero where A is positive definite, else the first
-        that is found below zero.
     max_steps : int, optional
         Bound on the steps, of two solves each. Default: 1000.
     max_basis_size : int, optional
         How many vectors are kept, with as many solutions and, with M, products. Default: 3 k
         + 8, and at least 24. Fewer cost more solves.
+    shift : float, optional
+        The pole: an eigenvalue converges the faster, the nearer it is. Default: ``sigma``. Without
+        ``sigma`` a number below the spectrum: zero where A is positive definite, else the first
+        that is found below zero.
 
     Raises
     ------
@@ -72,8 +72,8 @@ class ShiftInvert(IterativeMethod):
     [1. 2.] shift_invert 0.0
     """
 
-    shift: float | None = None
     max_basis_size: int | None = None
+    shift: float | None = None
 
     name: ClassVar[str] = "shift_invert"
     inverts: ClassVar[bool] = True

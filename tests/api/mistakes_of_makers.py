@@ -6,7 +6,6 @@ name -> (call, type of the error, what was given, what is expected, what to do)
 import numpy as np
 import scipy.sparse
 
-from jax_peig import ShiftInvert
 from jax_peig.operators import from_scipy, shift_invert
 from jax_peig.preconditioners import (
     block_jacobi,
@@ -35,13 +34,6 @@ MAKERS = {
         "expected a matrix",
         "",
     ),
-    "shift_invert, value: no shift": (
-        lambda: shift_invert(DENSE),
-        TypeError,
-        "sigma is missing",
-        "give the shift, a real number",
-        "",
-    ),
     "shift_invert, shape: M of another order": (
         lambda: shift_invert(DENSE, 0.1, np.ones(5)),
         ValueError,
@@ -68,27 +60,6 @@ MAKERS = {
         TypeError,
         "got an unexpected keyword argument 'tol'",
         "",
-        "",
-    ),
-    "ShiftInverse @ x, shape": (
-        lambda: shift_invert(DENSE, 0.1) @ np.ones(5),
-        ValueError,
-        "the order is 12, x has shape (5,)",
-        "expected (12,) or (12, b)",
-        "",
-    ),
-    "ShiftInvert, type: shift": (
-        lambda: ShiftInvert(shift="0"),
-        TypeError,
-        "shift is '0'",
-        "expected a real number",
-        "",
-    ),
-    "ShiftInvert, value: max_basis_size": (
-        lambda: ShiftInvert(max_basis_size=0),
-        ValueError,
-        "max_basis_size",
-        "expected",
         "",
     ),
     "from_scipy, type: an array": (

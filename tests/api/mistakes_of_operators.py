@@ -59,7 +59,7 @@ SINGULAR = {
 }
 # The order of a function of one vector, as each family is told it.
 ORDER = {**{name: {"n": N} for name in EIGEN}, **{name: {"shape": (N, N)} for name in SINGULAR}}
-METHODS = "expected one of ('auto', 'dense', 'chebyshev', 'lobpcg', 'davidson')"
+METHODS = "expected one of ('auto', 'dense', 'chebyshev', 'lobpcg', 'davidson', 'shift_invert')"
 TRACED_PRODUCTS = {
     "NumPy": (by_numpy, "it gives a JAX array to NumPy", "Write it with jax.numpy"),
     "SciPy sparse": (by_scipy, "it multiplies by a SciPy sparse matrix", "operators.from_scipy(S)"),

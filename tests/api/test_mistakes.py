@@ -27,6 +27,7 @@ NONE_TO_MAKE = {
     "project_gauge, traced": "the result and the cotangent may be traced",
     "weyl_bounds, traced": "w and error may be traced",
     "kato_temple, traced": "w, residual and gap may be traced",
+    "shift_invert, traced": "the matrices and sigma may be traced",
     "jacobi, traced": "the diagonal and the shift may be traced",
     "fourier, traced": "the symbol and the offset may be traced",
     "teter, traced": "kinetic and reference may be traced",

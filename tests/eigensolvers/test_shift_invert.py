@@ -214,6 +214,13 @@ WRONG = {
 }
 
 
+def test_wrong_options():
+    with pytest.raises(TypeError, match="shift is '0'; expected a real number"):
+        ShiftInvert(shift="0")
+    with pytest.raises(ValueError, match="max_basis_size"):
+        ShiftInvert(max_basis_size=0)
+
+
 @pytest.mark.parametrize("case", WRONG)
 def test_what_it_cannot_do(case):
     call, text = WRONG[case]

@@ -219,6 +219,14 @@ def test_an_unreferenced_vertex_is_named():
     assert np.all(np.isnan(hidden(jnp.zeros_like(a.values))))
 
 
+def test_wrong_shapes():
+    inverse = operators.shift_invert(np.eye(5), 0.1)
+    with pytest.raises(ValueError, match=r"the order is 5, x has shape \(4,\); expected \(5,\)"):
+        inverse @ np.ones(4)
+    with pytest.raises(TypeError, match="sigma is missing"):
+        operators.shift_invert(np.eye(5))
+
+
 def test_nan_is_told():
     """As with every operator."""
     a = operators.from_scipy(chain(N))
