@@ -137,6 +137,17 @@ TABLES = (
         """,
     ),
     Table(
+        "stiff",
+        "Factorisations",
+        """
+        This table compares "shift_invert" with SciPy's eigsh, both with SuperLU's factorisation of
+        A: the pairs nearest to zero, with the seconds after the factorisation and the solves.
+        "error" is the largest relative error of the eigenvalues, and "bound" the largest error
+        bound of `info`, relative as well. eigsh has the loosest of its tolerances with which the
+        set is right from four starts.
+        """,
+    ),
+    Table(
         "degeneracy",
         "Derivatives at exact degeneracy",
         """

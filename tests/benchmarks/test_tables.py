@@ -26,6 +26,7 @@ from . import (
     report,
     rows,
     run,
+    stiff,
     warm,
 )
 
@@ -261,6 +262,16 @@ def test_multigrid(tmp_path):
     assert row["error"] < 1e-12
     (line,) = rendered(saved)
     assert line.startswith("| 2-D Laplacian 12 x 12 | 144 | 1 | ")
+
+
+def test_stiff(tmp_path):
+    saved = tmp_path / "stiff.json"
+    assert stiff.main(["--quick", "--save", str(saved)]) == 0
+    (row,) = read(saved)["rows"]
+    assert row["converged"] == row["k"] == 8
+    assert row["error"] < 1e-11
+    (line,) = rendered(saved)
+    assert line.startswith("| 2-D Laplacian 12 x 12 | 144 | 8 | ")
 
 
 def test_degeneracy(tmp_path, capsys, monkeypatch):
