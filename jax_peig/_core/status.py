@@ -55,11 +55,12 @@ _TEXTS = {
     Status.K_TOO_SMALL: "not every singular value above the threshold is among the k: raise k",
     Status.MAX_STEPS: (
         "some pairs did not reach the tolerance within max_steps: raise max_steps, loosen tol, "
-        "give a preconditioner, or try another method"
+        "give a preconditioner (multigrid for elliptic problems), or try another method "
+        "(ShiftInvert for matrices that are stiff)"
     ),
     Status.STAGNATED: (
         "the residuals stopped falling above the tolerance, at the rounding of the products: "
-        "loosen tol or work in float64"
+        "loosen tol or work in float64; matrices that are stiff are for ShiftInvert"
     ),
     Status.PRECONDITIONER_NOT_POSITIVE_DEFINITE: (
         "some pairs did not reach the tolerance, and the preconditioner, M_solve or OPinv is not "

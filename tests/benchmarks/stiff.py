@@ -3,10 +3,10 @@
     python -m tests.benchmarks.stiff [--problem NAME] [--repeat N] [--save FILE.json | --keep]
 
 A row is one problem, its pairs nearest to zero. "factor s" is SuperLU's factorisation of A, in the
-symmetric mode that both solvers use, and "seconds" what follows it. eigsh gets the loosest tolerance
-with which it finds the right set from four starts; "solves" is the largest count of its starts. The
-errors are those of the eigenvalues, each relative to itself: P1 and P3 are known exactly, the
-stiffness matrix by LAPACK, whose own error is some eps ||A||.
+symmetric mode that both solvers use, and "seconds" what follows it. eigsh gets the loosest
+tolerance with which it finds the right set from four starts; "solves" is the largest count of its
+starts. The errors are those of the eigenvalues, each relative to itself: P1 and P3 are known
+exactly, the stiffness matrix by LAPACK, whose own error is some eps ||A||.
 """
 
 from __future__ import annotations
