@@ -20,6 +20,7 @@ Vectors may be grids or pytrees: see ``like`` of `partial_eigh`. Functions, `Blo
 """
 
 from jax_peig._factorizations.shift_inverse import ShiftInverse as ShiftInverse
+from jax_peig._factorizations.shift_inverse import count_between as count_between
 from jax_peig._factorizations.shift_inverse import shift_invert as shift_invert
 from jax_peig._factorizations.sparse import factors as factors
 from jax_peig._operators.given import BlockProduct as BlockProduct

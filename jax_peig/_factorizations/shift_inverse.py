@@ -160,21 +160,82 @@ def shift_invert(
     [500.0, 501.0, 499.0]
     """
     caller = "shift_invert"
-    if A is None:
-        raise TypeError(f"{caller}: A is None; expected a matrix.")
+    matrices = _matrices(A, M, caller)
     if sigma is None and not definite:
         raise TypeError(f"{caller}: sigma is missing; give the shift, a real number.")
     real = sigma is None or isinstance(sigma, (int, float, np.generic)) or is_array(sigma)
     if not real or jnp.iscomplexobj(sigma) or getattr(sigma, "shape", ()) != ():
         raise TypeError(f"{caller}: sigma is {sigma!r}; expected a real number.")
-    for x, name in ((A, "A"), (M, "M")):
-        if not can_factorize(x):
-            raise TypeError(
-                f"{caller}: {name} is a {type(x).__name__}; expected an array, a SciPy sparse "
-                "matrix, a SparseOperator or a BCOO. Products alone cannot be factorised."
-            )
-    matrices = Matrices(A, M, *_order_and_dtype(A, M, caller))
     return factorize_shifted(matrices, sigma, definite=definite, inertia=inertia)
+
+
+def count_between(A: OperatorLike, a: float, b: float, M: OperatorLike = None) -> int:
+    """Count the eigenvalues of A x = lam M x in [a, b), by two factorisations.
+
+    By Sylvester's law of inertia A - s M has as many negative pivots as there are eigenvalues below
+    s: with the count for k, and ``sigma=(a + b) / 2``, `partial_eigh` returns all pairs of the
+    interval, and nothing has to be shown about missing ones.
+
+    Parameters
+    ----------
+    A, M : as in `shift_invert`
+        With known entries.
+    a, b : float
+        The ends, a < b. An eigenvalue at an end, to rounding, counts at a and not at b.
+
+    Returns
+    -------
+    int
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `shift_invert`, and for ends that are no numbers or not in order. Where SuperLU had to
+        take pivots by rows, which tells no inertia: move the end a little.
+
+    Differentiability
+    -----------------
+    * In: nothing: the count is an integer, made outside ``jit``.
+    * Modes: none.
+    * Orders: none.
+    * Refused: under ``jit``, where a number is needed.
+
+    Examples
+    --------
+    >>> import numpy as np, scipy.sparse
+    >>> from jax_peig import operators, partial_eigh
+    >>> A = scipy.sparse.diags_array(np.arange(1.0, 1001.0, dtype=np.float32))
+    >>> k = operators.count_between(A, 99.5, 103.5)
+    >>> w, X, info = partial_eigh(A, k=k, sigma=101.5)
+    >>> k, [round(float(x)) for x in sorted(w)]
+    (4, [100, 101, 102, 103])
+    """
+    caller = "count_between"
+    for end, name in ((a, "a"), (b, "b")):
+        real = isinstance(end, (int, float, np.floating)) and not isinstance(end, bool)
+        if not real:
+            raise TypeError(
+                f"{caller}: {name} is {end!r}; expected a real number, outside jit. The count is a "
+                "shape of what follows."
+            )
+    if not a < b:
+        raise ValueError(f"{caller}: a = {a}, b = {b}; expected a < b.")
+    matrices = _matrices(A, M, caller)
+    below = []
+    for end in (a, b):
+        negative = factorize_shifted(matrices, end, inertia=True).negative
+        if isinstance(negative, jax.core.Tracer):
+            raise TypeError(
+                f"{caller}: the matrices are traced; expected concrete ones, outside jit. The "
+                "count is a shape of what follows."
+            )
+        if int(negative) < 0:
+            raise ValueError(
+                f"{caller}: the pivots of A - {end} M do not tell its inertia; expected a regular "
+                "matrix that needs no pivoting by rows. Move the end a little."
+            )
+        below.append(int(negative))
+    return below[1] - below[0]
 
 
 class Matrices(NamedTuple):
@@ -219,7 +280,16 @@ def can_factorize(*matrices: Any) -> bool:
     )
 
 
-def _order_and_dtype(A: Any, M: Any, caller: str) -> tuple[int, np.dtype]:
+def _matrices(A: Any, M: Any, caller: str) -> Matrices:
+    """A and M, checked: their entries are known, and they fit each other."""
+    if A is None:
+        raise TypeError(f"{caller}: A is None; expected a matrix.")
+    for x, name in ((A, "A"), (M, "M")):
+        if not can_factorize(x):
+            raise TypeError(
+                f"{caller}: {name} is a {type(x).__name__}; expected an array, a SciPy sparse "
+                "matrix, a SparseOperator or a BCOO. Products alone cannot be factorised."
+            )
     n, dtype = _known(A, f"{caller}: A")
     if M is not None:
         order, other = _known(M, f"{caller}: M")
@@ -227,7 +297,7 @@ def _order_and_dtype(A: Any, M: Any, caller: str) -> tuple[int, np.dtype]:
             raise ValueError(f"{caller}: A has order {n}, M {order}; expected one order.")
         dtype = np.promote_types(dtype, other)
     check_floating(dtype, f"{caller}: A")
-    return n, np.dtype(jnp.zeros((), dtype).dtype)
+    return Matrices(A, M, n, np.dtype(jnp.zeros((), dtype).dtype))
 
 
 def _known(x: Any, name: str) -> tuple[int, np.dtype]:

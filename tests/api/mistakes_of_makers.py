@@ -6,7 +6,7 @@ name -> (call, type of the error, what was given, what is expected, what to do)
 import numpy as np
 import scipy.sparse
 
-from jax_peig.operators import from_scipy, shift_invert
+from jax_peig.operators import count_between, from_scipy, shift_invert
 from jax_peig.preconditioners import (
     block_jacobi,
     fourier,
@@ -20,6 +20,55 @@ from tests.api.mistakes_of_operators import DENSE, DIAGONAL, SPARSE, by_numpy, t
 from tests.api.mistakes_of_values import FLOATING, ONES, unknown
 
 MAKERS = {
+    "count_between, type: a function": (
+        lambda: count_between(lambda v: v, 0.1, 0.2),
+        TypeError,
+        "A is a function",
+        "expected an array, a SciPy sparse matrix, a SparseOperator or a BCOO",
+        "Products alone cannot be factorised",
+    ),
+    "count_between, type: an end": (
+        lambda: count_between(DENSE, "0", 1.0),
+        TypeError,
+        "a is '0'",
+        "expected a real number",
+        "",
+    ),
+    "count_between, shape: M of another order": (
+        lambda: count_between(DENSE, 0.1, 0.2, np.ones(5)),
+        ValueError,
+        "A has order 12, M 5",
+        "expected one order",
+        "",
+    ),
+    "count_between, dtype: integers": (
+        lambda: count_between(DENSE.astype(int), 0.1, 0.2),
+        TypeError,
+        "A has dtype int64",
+        "expected one of float32, float64, complex64, complex128",
+        "",
+    ),
+    "count_between, name: an unknown option": (
+        lambda: count_between(DENSE, 0.1, 0.2, tol=1.0),
+        TypeError,
+        "got an unexpected keyword argument 'tol'",
+        "",
+        "",
+    ),
+    "count_between, traced: an end": (
+        lambda: traced(lambda b: count_between(DENSE, 0.1, b)),
+        TypeError,
+        "b is ",
+        "expected a real number, outside jit",
+        "",
+    ),
+    "count_between, traced: A": (
+        lambda: traced(lambda A: count_between(A, 0.1, 0.2), DENSE),
+        TypeError,
+        "the matrices are traced",
+        "expected concrete ones",
+        "",
+    ),
     "shift_invert, type: a function": (
         lambda: shift_invert(lambda v: v, 0.1),
         TypeError,

@@ -104,6 +104,29 @@ def test_the_inertia_counts(form, sigma):
     assert negative in ({count} if form == "array" else {count, -1})
 
 
+@pytest.mark.parametrize("form", ["array", "scipy"])
+def test_an_interval_is_counted(form):
+    """Whatever repeats, as LAPACK does, with M; and every pair of the interval is found then."""
+    values = np.repeat(np.arange(1.0, N / 2 + 1), 2)
+    pencil = spectra.pencil(values, condition=10.0)
+    a, m = (in_form(x, form) for x in (pencil.A, pencil.M))
+    assert operators.count_between(a, 0.0, 100.0, m) == N
+    assert operators.count_between(a, 2.5, 2.6, m) == 0
+    count = operators.count_between(a, 2.5, 5.5, m)
+    assert count == 6
+    w = partial_eigh(a, m, count, sigma=4.0, method="shift_invert").eigenvalues
+    np.testing.assert_allclose(np.sort(w), [3, 3, 4, 4, 5, 5], rtol=1e-12)
+
+
+def test_no_count_without_inertia():
+    """Row pivoting tells none; ends out of order have no interval."""
+    a = np.kron(np.diag(np.arange(1.0, 6)), [[0.0, 1.0], [1.0, 0.0]])
+    with pytest.raises(ValueError, match=r"do not tell its inertia.*Move the end"):
+        operators.count_between(scipy.sparse.csr_array(a), 0.0, 2.5)
+    with pytest.raises(ValueError, match="expected a < b"):
+        operators.count_between(a, 2.5, 0.0)
+
+
 def test_rows_are_pivoted_where_the_diagonal_fails():
     """A zero diagonal: the solve is right, and the inertia is not known."""
     a = np.kron(np.diag(np.arange(1.0, 6)), [[0.0, 1.0], [1.0, 0.0]])
