@@ -137,7 +137,7 @@ class ShiftInvert(IterativeMethod):
         tol = SAFETY * task.rule.tol * norm_a * blocks.reciprocal(size_b)
         floor = ROUNDINGS * tolerances.eps(norm_a.dtype) * size_b / norm_m
         iteration = Iteration(op_inv, inputs.m, task.rule, order, task.key, tol, floor, size, n)
-        end = iteration.run(task.random)
+        end = iteration.run(task.random, task.pencil.worthwhile)
         return _as_ritz(task, iteration, end, trusted=factor is not None)
 
     def warm(self, task: Task, guess: Block) -> Ritz:

@@ -167,15 +167,18 @@ class Iteration:
         k = self.rule.k
         return min(max(k + 2, (k + self.size) // 2), self.size - 2 * WIDTH)
 
-    def run(self, random: Block) -> State:
-        """Iterate from a random block until k pairs have converged and none is missing."""
-        begin = self.begin(random)
+    def run(self, random: Block, worthwhile: Array) -> State:
+        """Iterate from a random block until k pairs have converged and none is missing.
+
+        Nothing is solved where the problem is known to be ill-posed: not ``worthwhile``.
+        """
+        begin = self.begin(random, worthwhile)
         # The inner loop never branches over the basis, which would copy it.
         end = jax.lax.while_loop(lambda s: s.phase < COMPLETE, self.round, begin)
         self.rule.monitor.finish(end.steps)
         return end
 
-    def begin(self, random: Block) -> State:
+    def begin(self, random: Block, worthwhile: Array) -> State:
         """An empty basis, and the random block as what is left beside it."""
         size, dtype = self.size, random.dtype
         none = jnp.zeros((self.n, size), dtype)
@@ -192,7 +195,7 @@ class Iteration:
             chain=nothing,
             progress=Progress.begin(real[: self.rule.k], jnp.zeros(self.rule.k, int)),
             settled=jnp.zeros(self.rule.k, bool),
-            phase=jnp.array(SEARCHING),
+            phase=jnp.where(worthwhile, SEARCHING, ENDED),
             checks=zero,
             event=jnp.array(NOTHING),
             solves=zero,
