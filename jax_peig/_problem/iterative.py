@@ -120,7 +120,8 @@ class IterativeMethod(Method):
         check = HelperCheck(
             jnp.all(jnp.array([healthy(h, h) for h in helpers])), jnp.max(jnp.array(errors))
         )
-        pencil = Pencil(inputs.a, inputs.m, (probe_a.norm, probe_m.norm), healthy(probe_a, probe_m))
+        worthwhile = healthy(probe_a, probe_m, semidefinite=self.inverts)
+        pencil = Pencil(inputs.a, inputs.m, (probe_a.norm, probe_m.norm), worthwhile)
         task = Task(
             problem, inputs, problem.stopping_rule, pencil, probe_a, probe_m,
             random, lanczos_start=pair[:, 1:], key=keys[1],
@@ -168,13 +169,16 @@ class Task(NamedTuple):
         return approximate_inverse(m, self.probe_m.norm, self.lanczos_start, smooth=smooth)
 
 
-def healthy(probe_a: Probe, probe_m: Probe) -> Array:
-    """Whether the probes found nothing that rules out a Hermitian A and a positive definite M."""
+def healthy(probe_a: Probe, probe_m: Probe, semidefinite: bool = False) -> Array:
+    """Whether the probes found nothing that rules out a Hermitian A and a positive definite M.
+
+    A method that solves with A - pole M bears an M that is ``semidefinite``.
+    """
     limit = tolerances.hermiticity(probe_a.norm.dtype)
     errors = [e for p in (probe_a, probe_m) for e in (p.hermiticity_error, p.linearity_error)]
     return (
         (jnp.max(jnp.array(errors)) <= limit)
-        & (probe_m.lowest > 0)
+        & (semidefinite | (probe_m.lowest > 0))
         & probe_a.finite
         & probe_m.finite
     )
