@@ -219,7 +219,9 @@ def _as_ritz(task: Task, iteration: Iteration, end: State, trusted: bool) -> Rit
     lam = order.pole + pairs.inverse
     rough, exact = _roundings(task, order, pairs.nu, lam, blocks.column_norms(x))
     quotient = jnp.sum(x.conj() * ax, axis=0).real
-    values = jnp.where(exact <= rough, lam, quotient)
+    # Where they differ by more than the quotient's rounding, the solves are rough.
+    agree = jnp.abs(lam - quotient) <= ROUNDINGS * rough
+    values = jnp.where((exact <= rough) & agree, lam, quotient)
     # What is left of A x - lam M x tells how exact the solves are.
     r = blocks.residuals(ax, mx, values)
     noise = ROUNDINGS * jnp.minimum(rough, exact)

@@ -77,7 +77,7 @@ CALLS = {
             lambda u: d * u + s * u,
             sigma=0.4,
             OPinv=lambda u: u / (d + s - 0.4),
-            method="chebyshev",
+            method="shift_invert",
         ),
         lambda s, d: d[:K] + s,
     ),
