@@ -239,8 +239,10 @@ class Iteration:
         )  # fmt: skip
         converged = jnp.all(settled | (ritz.delta[:k] <= self.tol))
         checking = state.phase == CHECKING
+        moved = checking & converged & self.moved(chain, ritz)
         shown = checking & converged & jnp.all(chain.total * least_component(self.n) ** 2 > 1)
-        exhausted = jnp.all(left.f == 0) & converged
+        shown &= ~moved
+        exhausted = jnp.all(left.f == 0) & converged & ~moved
         over = ~jnp.all(jnp.isfinite(ritz.nu)) | (state.steps >= self.rule.max_steps)
         full = basis.filled + WIDTH > self.size
         # A check without room goes on with what it found: the next one deflates that.
@@ -249,7 +251,8 @@ class Iteration:
         phase = jnp.where(over, ENDED, phase)
         phase = jnp.where(shown | exhausted, COMPLETE, phase)
         hole = jnp.any(jnp.all(left.f == 0, axis=0))
-        event = jnp.where((phase == CHECKING) & ~checking, BEGIN_CHECK, NOTHING)
+        begins = (phase == CHECKING) & (~checking | moved)
+        event = jnp.where(begins, BEGIN_CHECK, NOTHING)
         event = jnp.where((phase == SEARCHING) & hole, FILL, event)
         event = jnp.where((phase == SEARCHING) & full, RESTART, event)
         return state._replace(phase=phase, event=event)
@@ -352,14 +355,29 @@ class Iteration:
         width = state.left.f.shape[1]
         pad = ((0, 0), (0, width - 1))
         left = Leftover(jnp.pad(q, pad), jnp.pad(mq, pad), jnp.zeros_like(state.left.e))
-        copy = max(COPY, 10 * tolerances.eps(basis.v.dtype))
-        limits = self.order.limits(state.ritz.places[k - 1]) * (1 + copy)
+        limits = self.limits(state.ritz)
         one = jnp.ones_like(limits)
         chain = Chain(limits, 0 * one, one, jnp.zeros_like(limits[0]), one)
         exhausted = jnp.all(q == 0)
         phase = jnp.where(exhausted, COMPLETE, CHECKING)
         checks = state.checks + 1
         return state._replace(basis=basis, left=left, chain=chain, phase=phase, checks=checks)
+
+    @property
+    def copy(self) -> float:
+        """The part by which the limits exceed the k-th pair."""
+        return max(COPY, 10 * tolerances.eps(self.tol.dtype))
+
+    def limits(self, ritz: RitzPairs) -> Array:
+        """Nu above and below which no pair may be missing, (2,)."""
+        return self.order.limits(ritz.places[self.rule.k - 1]) * (1 + self.copy)
+
+    def moved(self, chain: Chain, ritz: RitzPairs) -> Array:
+        """Whether the k-th pair is another than when the check began: the chain found one."""
+        now = self.limits(ritz)
+        finite = jnp.isfinite(now) & jnp.isfinite(chain.limits)
+        distance = jnp.where(finite, jnp.abs(now - chain.limits), 0)
+        return jnp.any(distance > 4 * self.copy * jnp.abs(chain.limits))
 
     def extended(self, chain: Chain, basis: Basis, left: Leftover, at: Array) -> Chain:
         """One more term of the sums; ``at`` is the column of the chain's last vector."""

@@ -37,6 +37,7 @@ SPECTRA = {
     "twelve copies, cut": np.r_[np.full(12, 1.0), np.arange(2.0, N - 10)],
     "stiff": np.r_[np.arange(1.0, 10), np.logspace(2, 10, N - 9)],
     "indefinite": np.arange(N) - 30.5,
+    "three values, cut": np.repeat([1.0, 2.0, 3.0], [6, 30, N - 36]),
 }
 
 
