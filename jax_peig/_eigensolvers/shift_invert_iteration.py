@@ -100,6 +100,7 @@ class Chain(NamedTuple):
     """p_j at the two limits, see above."""
 
     limits: Array  # (2,); NaN is a limit that nothing can show
+    places: Array  # (k,), those of the pairs when the check began
     before: Array  # (2,), p_{j-1}
     here: Array  # (2,), p_j
     beta: Array
@@ -186,7 +187,7 @@ class Iteration:
         basis = Basis(none, none, mv, jnp.zeros((size, size), dtype), jnp.array(0))
         real = jnp.zeros(size, jnp.finfo(dtype).dtype)
         f, mf = self.orthonormal(random[:, :WIDTH], none, none)
-        nothing = Chain(real[:2], real[:2], real[:2], real[0], real[:2])
+        nothing = Chain(real[:2], real[: self.rule.k], real[:2], real[:2], real[0], real[:2])
         zero = jnp.array(0)
         return State(
             basis=basis,
@@ -242,7 +243,7 @@ class Iteration:
         moved = checking & converged & self.moved(chain, ritz)
         shown = checking & converged & jnp.all(chain.total * least_component(self.n) ** 2 > 1)
         shown &= ~moved
-        exhausted = jnp.all(left.f == 0) & converged & ~moved
+        exhausted = (basis.filled >= self.n) & converged
         over = ~jnp.all(jnp.isfinite(ritz.nu)) | (state.steps >= self.rule.max_steps)
         full = basis.filled + WIDTH > self.size
         # A check without room goes on with what it found: the next one deflates that.
@@ -357,7 +358,8 @@ class Iteration:
         left = Leftover(jnp.pad(q, pad), jnp.pad(mq, pad), jnp.zeros_like(state.left.e))
         limits = self.limits(state.ritz)
         one = jnp.ones_like(limits)
-        chain = Chain(limits, 0 * one, one, jnp.zeros_like(limits[0]), one)
+        places = state.ritz.places[:k]
+        chain = Chain(limits, places, 0 * one, one, jnp.zeros_like(limits[0]), one)
         exhausted = jnp.all(q == 0)
         phase = jnp.where(exhausted, COMPLETE, CHECKING)
         checks = state.checks + 1
@@ -373,15 +375,17 @@ class Iteration:
         return self.order.limits(ritz.places[self.rule.k - 1]) * (1 + self.copy)
 
     def moved(self, chain: Chain, ritz: RitzPairs) -> Array:
-        """Whether the k-th pair is another than when the check began: the chain found one."""
-        now = self.limits(ritz)
-        finite = jnp.isfinite(now) & jnp.isfinite(chain.limits)
-        distance = jnp.where(finite, jnp.abs(now - chain.limits), 0)
-        return jnp.any(distance > 4 * self.copy * jnp.abs(chain.limits))
+        """Whether the pairs are others than when the check began: the chain found one.
+
+        A pair that is found moves those behind it: a place changes, unless all of them are equal.
+        """
+        k = self.rule.k
+        scale = jnp.max(blocks.reciprocal(jnp.abs(ritz.nu[:k])))
+        return jnp.any(jnp.abs(ritz.places[:k] - chain.places) > 4 * self.copy * scale)
 
     def extended(self, chain: Chain, basis: Basis, left: Leftover, at: Array) -> Chain:
         """One more term of the sums; ``at`` is the column of the chain's last vector."""
-        limits, before, here, beta, total = chain
+        limits, places, before, here, beta, total = chain
         alpha = basis.h[at, at].real
         after = blocks.column_norms(left.e[:, at][:, None])[0]
         finite = jnp.isfinite(limits)
@@ -390,4 +394,4 @@ class Iteration:
         total = jnp.where(finite, total + further**2, jnp.where(jnp.isinf(limits), jnp.inf, 0))
         total = jnp.where(after > 0, total, jnp.where(jnp.isnan(limits), 0, jnp.inf))
         largest = jnp.finfo(total.dtype).max ** 0.25
-        return Chain(limits, here, jnp.clip(further, -largest, largest), after, total)
+        return Chain(limits, places, here, jnp.clip(further, -largest, largest), after, total)
