@@ -34,7 +34,7 @@ REFINEMENTS = 3
 
 def default_basis(n: int, k: int) -> int:
     """A wider basis saves hardly a solve."""
-    return min(n + WIDTH, max(24, 3 * k + 8))
+    return min(n + WIDTH, max(30, 3 * k + 12))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,7 +51,7 @@ class ShiftInvert(IterativeMethod):
         Bound on the steps, of two solves each. Default: 1000.
     max_basis_size : int, optional
         How many vectors are kept, with as many solutions and, with M, products. Default: 3 k
-        + 8, and at least 24. Fewer cost more solves.
+        + 12, and at least 30. Fewer cost more solves.
     shift : float, optional
         The pole: an eigenvalue converges the faster, the nearer it is. Default: ``sigma``. Without
         ``sigma`` a number below the spectrum: zero where A is positive definite, else the first

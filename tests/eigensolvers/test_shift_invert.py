@@ -192,7 +192,7 @@ def test_bcsstk13():
     for options in ({"sigma": 0.0}, {"method": ShiftInvert()}):
         w, _, info = partial_eigh(a, k=6, **options)
         assert int(info.status) == Status.CONVERGED
-        assert int(info.solves) <= 45
+        assert int(info.solves) <= 50
         # LAPACK's own error is eps ||A||.
         norm = abs(a).sum(axis=0).max()
         np.testing.assert_allclose(w, exact, rtol=0, atol=10 * np.finfo(float).eps * norm)
