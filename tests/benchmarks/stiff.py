@@ -29,6 +29,8 @@ import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg as spla
 
+from jax_peig._cli.matrix_market import AS_SPARSE_ARRAYS
+
 from . import page, problems, report, timing
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -59,7 +61,7 @@ def _known(name: str, size: int) -> Case:
 
 def _stiffness(k: int = 6) -> Case:
     with gzip.open(DATA / "bcsstk13.mtx.gz") as file:
-        matrix = scipy.sparse.csr_array(scipy.io.mmread(file))
+        matrix = scipy.sparse.csr_array(scipy.io.mmread(file, **AS_SPARSE_ARRAYS))
     wanted = scipy.linalg.eigvalsh(matrix.toarray(), subset_by_index=[0, k - 1])
     return Case("bcsstk13, condition 1e10", matrix, None, wanted)
 

@@ -14,6 +14,7 @@ import scipy.sparse
 import scipy.sparse.linalg
 
 from jax_peig import ShiftInvert, Status, operators, partial_eigh
+from jax_peig._cli.matrix_market import AS_SPARSE_ARRAYS
 from tests.benchmarks import problems
 from tests.support import gauge_free, spectra
 
@@ -187,7 +188,7 @@ def test_few_solves(name):
 def test_bcsstk13():
     """Condition 1e10: some forty solves, in place of 478,000 matvecs that did not converge."""
     with gzip.open(DATA / "bcsstk13.mtx.gz") as file:
-        a = scipy.sparse.csr_array(scipy.io.mmread(file))
+        a = scipy.sparse.csr_array(scipy.io.mmread(file, **AS_SPARSE_ARRAYS))
     exact = scipy.linalg.eigvalsh(a.toarray(), subset_by_index=[0, 5])
     for options in ({"sigma": 0.0}, {"method": ShiftInvert()}):
         w, _, info = partial_eigh(a, k=6, **options)
