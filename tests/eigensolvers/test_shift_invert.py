@@ -13,8 +13,15 @@ import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg
 
-from jax_peig import ShiftInvert, Status, operators, partial_eigh
+from jax_peig import BlockProduct, ShiftInvert, Status, operators, partial_eigh
 from jax_peig._cli.matrix_market import AS_SPARSE_ARRAYS
+from jax_peig._eigensolvers.shift_invert_iteration import (
+    Basis,
+    Chain,
+    Iteration,
+    Leftover,
+    Order,
+)
 from tests.benchmarks import problems
 from tests.support import gauge_free, spectra
 
@@ -86,8 +93,12 @@ def test_degrees_of_freedom_without_mass(form):
 
 
 @pytest.mark.slow
-def test_gradients_without_mass():
-    """Density of the lowest pair and its value, against differences of the condensed pencil."""
+def test_gradients_without_mass(monkeypatch):
+    """Density of the lowest pair and its value, against differences of the condensed pencil.
+
+    By the shift-inverted systems alone: MINRES after them would mend a wrong solution.
+    """
+    monkeypatch.setattr(ShiftInvert, "derivative_solvers", lambda *_: ("shift-invert",))
     n = 30
     free = np.arange(n) % 3 != 0
     c = np.linspace(0.5, 1.5, n)
@@ -139,6 +150,36 @@ def test_a_wrong_solve_is_noticed():
     wrong = np.linalg.inv(a + 0.1 * np.diag(np.sin(np.arange(N))))
     found = partial_eigh(a, k=3, sigma=0.0, OPinv=wrong, method="shift_invert")
     assert int(found.info.status) != Status.CONVERGED
+
+
+# -- the equations of the completeness check --
+
+
+def test_the_limits_are_where_the_wanted_pairs_end():
+    """lam = pole + 1 / nu: from both sides of sigma, or from the pole upwards."""
+    pole, sigma, last = 1.0, 1.5, 2.0
+    near = Order(pole, sigma, np.array(False)).limits(last)
+    np.testing.assert_allclose(pole + 1 / np.asarray(near), [sigma + last, sigma - last])
+    above = Order(pole, None, np.array(True)).limits(last)
+    np.testing.assert_allclose(above, [1 / (last - pole), -np.inf])
+    assert np.all(np.isnan(Order(9.0, sigma, np.array(False)).limits(last)))
+
+
+def test_the_sum_is_that_of_an_eigenvectors_components():
+    """Components p_j u_1 of LAPACK's eigenvectors of a tridiagonal matrix: the sum is 1 / u_1^2."""
+    rng = np.random.default_rng(0)
+    alpha, beta = rng.standard_normal(6), rng.uniform(0.5, 2, 5)
+    values, vectors = scipy.linalg.eigh_tridiagonal(alpha, beta)
+    h = jnp.diag(jnp.asarray(alpha))
+    for pair in ((0, 5), (2, 3)):
+        limits = jnp.asarray(values[list(pair)])
+        one = jnp.ones(2)
+        chain = Chain(limits, one, 0 * one, one, jnp.zeros(()), one)
+        for at in range(5):
+            e = jnp.zeros((2, 6)).at[0, at].set(beta[at])
+            basis = Basis(h, h, None, h, jnp.array(at + 1))
+            chain = Iteration.extended(None, chain, basis, Leftover(h, h, e), at)
+        np.testing.assert_allclose(chain.total, 1 / vectors[0, list(pair)] ** 2, rtol=1e-10)
 
 
 # -- solves ----------------------------------------------------------------------------------------
@@ -197,6 +238,22 @@ def test_bcsstk13():
         # LAPACK's own error is eps ||A||.
         norm = abs(a).sum(axis=0).max()
         np.testing.assert_allclose(w, exact, rtol=0, atol=10 * np.finfo(float).eps * norm)
+
+
+def test_products_with_the_mass_are_counted():
+    """To the vector, the probe's among them."""
+    d, mass, counts = jnp.arange(1.0, N + 1), jnp.linspace(1.0, 2.0, N), []
+
+    def product(block):
+        jax.debug.callback(lambda _: counts.append(block.shape[1]), block[0, 0])
+        return mass[:, None] * block
+
+    solve = 1 / (d - 10.3 * mass)
+    M = BlockProduct(product)
+    info = partial_eigh(d, M, 4, n=N, sigma=10.3, OPinv=solve, method="shift_invert").info
+    assert int(info.status) == Status.CONVERGED
+    jax.effects_barrier()
+    assert int(info.matvecs_M) == sum(counts)
 
 
 # -- refused ---------------------------------------------------------------------------------------
