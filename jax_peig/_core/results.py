@@ -28,7 +28,10 @@ class Info:
         ||A x - lam M x||_2, computed afresh from the returned pairs.
     error_bounds : (k,) real
         An eigenvalue lies within this distance of each computed one: ||A x - lam M x|| in the
-        M^{-1} norm over ||x||_M, plus the rounding of that residual.
+        M^{-1} norm over ||x||_M, plus the rounding of that residual. With a factorisation of its
+        own, "shift_invert" gives |lam - pole| d / (1 - d), where d is
+        ||(A - pole M)^{-1} (A x - lam M x)||_M over ||x||_M, plus ||A x - lam M x|| ||x||, which
+        stands for the error of the solves.
     error_estimates : (k,) real
         How far each computed eigenvalue most likely is from the exact one (Kato-Temple). It is of
         second order in the residual, with the gap that the guard vectors show, and it is no bound:

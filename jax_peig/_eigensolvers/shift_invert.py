@@ -235,7 +235,10 @@ def _as_ritz(task: Task, iteration: Iteration, end: State, trusted: bool) -> Rit
         MX=mx,
         steps=end.steps,
         matvecs=jnp.array(width),
-        matvecs_M=jnp.array(0) if m is None else 2 * pairs.solves + 2 * width,
+        # Without those of random columns that take the place of dependent ones.
+        matvecs_M=jnp.array(0)
+        if m is None
+        else 2 * WIDTH * (end.steps + 1) + 2 * end.checks + (5 + 4 * pairs.rounds) * width,
         stagnated=end.steps < task.rule.max_steps,  # if it did not converge
         finite=jnp.all(jnp.isfinite(x)),
         definite=jnp.array(True),

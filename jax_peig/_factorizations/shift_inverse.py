@@ -100,11 +100,11 @@ def shift_invert(
 
     Parameters
     ----------
-    A : array (n, n), SciPy sparse matrix, SparseOperator or BCOO
-        Hermitian.
+    A : array (n, n) or (n,), SciPy sparse matrix, SparseOperator or BCOO
+        Hermitian; (n,) is a diagonal.
     sigma : real
         The shift. Default, with ``definite``: 0.
-    M : as A, or an array (n,), optional
+    M : as A, optional
         Hermitian positive semidefinite. Default: the identity.
     definite : bool
         Move the shift downwards until A - sigma M is positive definite.
@@ -173,8 +173,8 @@ def count_between(A: OperatorLike, a: float, b: float, M: OperatorLike = None) -
     """Count the eigenvalues of A x = lam M x in [a, b), by two factorisations.
 
     By Sylvester's law of inertia A - s M has as many negative pivots as there are eigenvalues below
-    s: with the count for k, and ``sigma=(a + b) / 2``, `partial_eigh` returns all pairs of the
-    interval, and nothing has to be shown about missing ones.
+    s. With the count for k and ``sigma=(a + b) / 2``, the k pairs that `partial_eigh` returns are
+    all those of the interval.
 
     Parameters
     ----------
