@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.checks import check_positive
 from jax_peig._core.types import Array, Block
+from jax_peig._eigensolvers.shift_invert_basis import WIDTH
 from jax_peig._eigensolvers.shift_invert_iteration import (
     COMPLETE,
-    WIDTH,
     Iteration,
     Order,
     State,
@@ -106,6 +106,11 @@ class ShiftInvert(IterativeMethod):
     def block_width(self, n: int, k: int) -> int:
         """The width of the blocks that A is mostly applied to: the wanted pairs and the next."""
         return block_width(n, k)
+
+    def random_width(self, n: int, k: int) -> int:
+        """Two columns, see ``WIDTH``."""
+        del k
+        return min(n, WIDTH)
 
     def knows_spectrum(self, structure: Structure) -> bool:
         """Whether the solve leaves the interval that the derivative's semi-iteration needs."""
@@ -235,10 +240,7 @@ def _as_ritz(task: Task, iteration: Iteration, end: State, trusted: bool) -> Rit
         MX=mx,
         steps=end.steps,
         matvecs=jnp.array(width),
-        # Without those of random columns that take the place of dependent ones.
-        matvecs_M=jnp.array(0)
-        if m is None
-        else 2 * WIDTH * (end.steps + 1) + 2 * end.checks + (5 + 4 * pairs.rounds) * width,
+        matvecs_M=jnp.array(0) if m is None else end.products + (5 + 4 * pairs.rounds) * width,
         stagnated=end.steps < task.rule.max_steps,  # if it did not converge
         finite=jnp.all(jnp.isfinite(x)),
         definite=jnp.array(True),

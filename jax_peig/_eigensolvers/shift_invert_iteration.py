@@ -38,12 +38,10 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block, BlockFunction
+from jax_peig._eigensolvers.shift_invert_basis import WIDTH, Basis
 from jax_peig._operators.operator import Operator
-from jax_peig._problem.convergence import Progress, StoppingRule, multiply
+from jax_peig._problem.convergence import Progress, StoppingRule
 
-# Columns of a block: both copies of a pair come at once, and solves of two cost less than twice
-# one. Wider blocks need more solves.
-WIDTH = 2
 # delta of the Ritz vectors that a completeness check deflates.
 ACCURATE = 1e-6
 # Completeness checks that are begun at most.
@@ -65,21 +63,6 @@ PATIENCE = 8
 
 SEARCHING, CHECKING, COMPLETE, ENDED = range(4)  # phases
 NOTHING, BEGIN_CHECK, RESTART, FILL = range(4)  # events
-
-
-class Basis(NamedTuple):
-    """V with its images, M-orthonormal in the first ``filled`` columns and zero beyond."""
-
-    v: Block  # (n, size)
-    w: Block  # S M V
-    mv: Block | None  # M V; None without M: a copy of V in the loop would cost a pass a step
-    h: Array  # V^H M S M V
-    filled: Array
-
-    @property
-    def dual(self) -> Block:
-        """M V."""
-        return self.v if self.mv is None else self.mv
 
 
 class Leftover(NamedTuple):
@@ -123,6 +106,7 @@ class State(NamedTuple):
     checks: Array  # that have begun
     event: Array  # what is due before the next step
     solves: Array
+    products: Array  # of M with one vector each
     steps: Array
     history: Array
 
@@ -185,16 +169,14 @@ class Iteration:
     def begin(self, random: Block, worthwhile: Array) -> State:
         """An empty basis, and the random block as what is left beside it."""
         size, dtype = self.size, random.dtype
-        none = jnp.zeros((self.n, size), dtype)
-        mv = None if self.mass is None else none
-        basis = Basis(none, none, mv, jnp.zeros((size, size), dtype), jnp.array(0))
+        basis = Basis.empty(self.n, size, dtype, self.mass is not None)
         real = jnp.zeros(size, jnp.finfo(dtype).dtype)
-        f, mf = self.orthonormal(random[:, :WIDTH], none, none)
+        first = basis.beside(random[:, :WIDTH], self.mass)
         nothing = Chain(real[:2], real[: self.rule.k], real[:2], real[:2], real[0], real[:2])
         zero = jnp.array(0)
         return State(
             basis=basis,
-            left=Leftover(f, mf, jnp.zeros((f.shape[1], size), dtype)),
+            left=Leftover(first.f, first.mf, jnp.zeros((first.f.shape[1], size), dtype)),
             ritz=RitzPairs(real, jnp.eye(size, dtype=dtype), real + jnp.inf, real + jnp.inf),
             chain=nothing,
             progress=Progress.begin(real[: self.rule.k], jnp.zeros(self.rule.k, int)),
@@ -203,31 +185,16 @@ class Iteration:
             checks=zero,
             event=jnp.array(NOTHING),
             solves=zero,
+            products=first.products,
             steps=zero,
             history=self.rule.monitor.begin(self.rule.k, dtype),
         )
-
-    def orthonormal(self, block: Block, v: Block, mv: Block) -> tuple[Block, Block]:
-        """The block M-orthonormal to V and in itself, and M times it.
-
-        What is rounding is zero, and comes last.
-        """
-        block = blocks.unit_columns(block)
-        return self.finished(blocks.project_out(block, v, mv), v, mv)
-
-    def finished(self, block: Block, v: Block, mv: Block) -> tuple[Block, Block]:
-        """`orthonormal` for unit columns after a first projection."""
-        block = blocks.unit_columns(block, tolerances.rank(block.dtype))
-        block, _, _ = blocks.orthonormalize(block, multiply(self.mass, block))
-        block = blocks.project_out(block, v, mv)
-        block, dual, _ = blocks.orthonormalize(block, multiply(self.mass, block))
-        return block, dual
 
     # -- a step --
 
     def step(self, state: State) -> State:
         """Take the leftover into the basis, judge the Ritz pairs, and prepare the next step."""
-        basis, left, solves = self.expand(state)
+        basis, left, solves, products = self.expand(state)
         ritz = self.rayleigh_ritz(basis, left.e)
         k = self.rule.k
         history = self.rule.monitor.record(
@@ -239,7 +206,7 @@ class Iteration:
         settled = stalled & (ritz.delta[:k] <= self.floor * jnp.max(jnp.abs(ritz.nu)))
         state = state._replace(
             basis=basis, left=left, ritz=ritz, chain=chain, progress=progress, settled=settled,
-            solves=solves, steps=state.steps + 1, history=history,
+            solves=solves, products=products, steps=state.steps + 1, history=history,
         )  # fmt: skip
         converged = jnp.all(settled | (ritz.delta[:k] <= self.tol))
         checking = state.phase == CHECKING
@@ -276,28 +243,20 @@ class Iteration:
         again = (event == RESTART) & hole
         return state._replace(event=jnp.where(again, FILL, NOTHING))
 
-    def expand(self, state: State) -> tuple[Basis, Leftover, Array]:
-        """V <- [V, F], and what is left of S M F beside it."""
-        (v, w, mv, h, filled), (f, mf, _) = state.basis, state.left
+    def expand(self, state: State) -> tuple[Basis, Leftover, Array, Array]:
+        """V <- [V, F], what is left of S M F beside it, and the solves and products of M so far."""
+        f, mf, _ = state.left
         new = self.solve(mf)
-
-        def put(old: Block, columns: Block) -> Block:
-            return jax.lax.dynamic_update_slice_in_dim(old, columns, filled, axis=1)
-
-        v, w = put(v, f), put(w, new)
-        mv = None if mv is None else put(mv, mf)
-        dual = v if mv is None else mv
-        lengths = blocks.column_norms(new)
-        unit = blocks.scale_columns(new, blocks.reciprocal(lengths))
-        inside = blocks.gram(dual, unit)  # (size, 2)
-        block = blocks.scale_columns(inside, lengths)
-        h = put(h, block)
-        h = jax.lax.dynamic_update_slice_in_dim(h, block.conj().T, filled, axis=0)
-        count = jnp.sum(blocks.nonzero_columns(f))
-        basis = Basis(v, w, mv, blocks.herm(h), filled + count)
-        rest, mrest = self.finished(unit - v @ inside, v, dual)
-        e = put(jnp.zeros_like(state.left.e), blocks.gram(mrest, new))
-        return basis, Leftover(rest, mrest, e), state.solves + count
+        basis = state.basis.put(f, mf, new)
+        largest = jnp.max(jnp.abs(new))
+        unit = new * blocks.reciprocal(largest).astype(new.dtype)
+        rest = basis.rest_of_last(unit, self.mass)
+        inside, root = (x * largest.astype(new.dtype) for x in (rest.inside, rest.root))
+        at, count = state.basis.filled, jnp.sum(blocks.nonzero_columns(f))
+        basis = basis.coupled(inside, count)
+        e = jax.lax.dynamic_update_slice_in_dim(jnp.zeros_like(state.left.e), root, at, axis=1)
+        left = Leftover(rest.f, rest.mf, e)
+        return basis, left, state.solves + count, state.products + rest.products
 
     def rayleigh_ritz(self, basis: Basis, e: Array) -> RitzPairs:
         """The eigenpairs of H in the order wanted."""
@@ -314,11 +273,7 @@ class Iteration:
     def compressed(self, state: State, count: Array) -> Basis:
         """The first ``count`` Ritz vectors as the basis."""
         keep = jnp.arange(self.size) < count
-        c = blocks.where_columns(keep, state.ritz.c)
-        v, w = state.basis.v @ c, state.basis.w @ c
-        mv = None if state.basis.mv is None else state.basis.mv @ c
-        h = jnp.diag(jnp.where(keep, state.ritz.nu, 0).astype(v.dtype))
-        return Basis(v, w, mv, h, count)
+        return state.basis.rotated(blocks.where_columns(keep, state.ritz.c), state.ritz.nu, count)
 
     def restart(self, state: State) -> State:
         """Thick restart: the best Ritz vectors and the leftover."""
@@ -333,15 +288,17 @@ class Iteration:
         f, mf, e = state.left
         random = blocks.random_block(key, self.n, f.shape[1], f.dtype)
         alive = blocks.nonzero_columns(f)
-        v = jnp.concatenate([state.basis.v, f], axis=1)
-        mv = jnp.concatenate([state.basis.dual, mf], axis=1)
-        new, dual = self.orthonormal(blocks.where_columns(~alive, random), v, mv)
+        found = state.basis.with_columns(f, mf).beside(
+            blocks.where_columns(~alive, random), self.mass
+        )
+        new, dual = found.f, found.mf
         # The new columns come first: as many as the old ones leave room for.
         shift = jnp.sum(alive)
         order = (jnp.arange(f.shape[1]) - shift) % f.shape[1]
         new, dual = new[:, order], dual[:, order]
         f, mf = (blocks.where_columns(alive, *both) for both in ((f, new), (mf, dual)))
-        return state._replace(left=Leftover(f, mf, e))
+        products = state.products + found.products
+        return state._replace(left=Leftover(f, mf, e), products=products)
 
     # -- the completeness check --
 
@@ -353,9 +310,8 @@ class Iteration:
         count = jnp.clip(jnp.sum(accurate), k, most)
         basis = self.compressed(state, count)
         key = jax.random.fold_in(self.key, state.steps)
-        q, mq = self.orthonormal(
-            blocks.random_block(key, self.n, 1, basis.v.dtype), basis.v, basis.dual
-        )
+        random = blocks.random_block(key, self.n, 1, state.left.f.dtype)
+        q, mq, _, _, products = basis.beside(random, self.mass)
         width = state.left.f.shape[1]
         pad = ((0, 0), (0, width - 1))
         left = Leftover(jnp.pad(q, pad), jnp.pad(mq, pad), jnp.zeros_like(state.left.e))
@@ -366,7 +322,10 @@ class Iteration:
         exhausted = jnp.all(q == 0)
         phase = jnp.where(exhausted, COMPLETE, CHECKING)
         checks = state.checks + 1
-        return state._replace(basis=basis, left=left, chain=chain, phase=phase, checks=checks)
+        return state._replace(
+            basis=basis, left=left, chain=chain, phase=phase, checks=checks,
+            products=state.products + products,
+        )  # fmt: skip
 
     @property
     def copy(self) -> float:

@@ -124,30 +124,34 @@ def _make(question: Question) -> Any:
 
 
 def solve_sparse(question: Question, token: Array, pencil: Pencil, block: Block) -> Block:
-    """The solution by the factor of the token, which is made again if the store dropped it."""
-    like = jax.ShapeDtypeStruct(block.shape, block.dtype)
+    """The solution by the factor of the token, which is made again if the store dropped it.
+
+    The host gets the columns one after another, as SuperLU wants them.
+    """
+    columns = block.T
+    like = jax.ShapeDtypeStruct(columns.shape, block.dtype)
     flag = jax.ShapeDtypeStruct((), jnp.bool_)
     solution, kept = jax.pure_callback(
-        _solve_kept, (like, flag), token, block, vmap_method="sequential"
+        _solve_kept, (like, flag), token, columns, vmap_method="sequential"
     )
 
-    def remade() -> Block:
+    def remade() -> Array:
         make = functools.partial(_solve_remade, question)
-        return jax.pure_callback(make, like, token, pencil, block, vmap_method="sequential")
+        return jax.pure_callback(make, like, token, pencil, columns, vmap_method="sequential")
 
-    return jax.lax.cond(kept, lambda: solution, remade)
+    return jax.lax.cond(kept, lambda: solution, remade).T
 
 
-def _solve_kept(token: Array, block: Block) -> tuple[np.ndarray, np.ndarray]:
-    rhs = np.asarray(block)
+def _solve_kept(token: Array, columns: Array) -> tuple[np.ndarray, np.ndarray]:
+    rhs = np.asarray(columns).T
     factor = factors.find(np.asarray(token).tobytes())
     if factor is None:
-        return np.zeros_like(rhs), np.asarray(False)
-    return factor.solve(rhs).astype(rhs.dtype), np.asarray(True)
+        return np.zeros_like(rhs.T), np.asarray(False)
+    return factor.solve(rhs).T.astype(rhs.dtype, copy=False), np.asarray(True)
 
 
-def _solve_remade(question: Question, token: Array, pencil: Pencil, block: Block) -> np.ndarray:
-    rhs = np.asarray(block)
+def _solve_remade(question: Question, token: Array, pencil: Pencil, columns: Array) -> np.ndarray:
+    rhs = np.asarray(columns).T
     pencil = jax.tree.map(np.asarray, pencil)
     factor = factors.make(np.asarray(token).tobytes(), question, pencil)
-    return factor.solve(rhs).astype(rhs.dtype)
+    return factor.solve(rhs).T.astype(rhs.dtype, copy=False)

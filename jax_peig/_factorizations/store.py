@@ -69,10 +69,12 @@ class Factor(NamedTuple):
         """(A - pole M)^{-1} B for B (n, b); NaN where there is no factor. Zero columns are free."""
         if self.lu is None:
             return np.full_like(block, np.nan)
-        out = np.zeros_like(block)
-        filled = np.flatnonzero(np.any(block != 0, axis=0))
-        if filled.size:
-            wide = np.promote_types(block.dtype, np.float64)
+        wide = np.promote_types(block.dtype, np.float64)
+        filled = np.any(block != 0, axis=0)
+        if filled.all():
+            return self.lu.solve(np.asfortranarray(block, dtype=wide))
+        out = np.zeros(block.shape, wide, order="F")
+        if filled.any():
             out[:, filled] = self.lu.solve(np.asfortranarray(block[:, filled], dtype=wide))
         return out
 
@@ -137,13 +139,14 @@ class FactorStore:
 
 def token_of(question: Question, pencil: Pencil) -> bytes:
     """A hash of all that the factor depends on, 16 bytes."""
-    digest = hashlib.blake2b(repr(question).encode(), digest_size=16)
+    digest = hashlib.sha256(repr(question).encode())  # processors have instructions for it
     for entries in (pencil.a, pencil.m):
         digest.update(b"none" if entries is None else b"entries")
         for array in entries or ():
-            digest.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+            digest.update(str(array.shape).encode())
+            digest.update(np.ascontiguousarray(array))
     digest.update(np.asarray(pencil.shift).tobytes())
-    return digest.digest()
+    return digest.digest()[:16]
 
 
 # -- one factorisation -----------------------------------------------------------------------------

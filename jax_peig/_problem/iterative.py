@@ -73,6 +73,10 @@ class IterativeMethod(Method):
         del structure
         return STEPS
 
+    def random_width(self, n: int, k: int) -> int:
+        """How many columns the random block has that `cold` starts from."""
+        return self.block_width(n, k)
+
     @abc.abstractmethod
     def cold(self, task: "Task") -> Ritz:
         """Find the pairs from a random block."""
@@ -110,7 +114,7 @@ class IterativeMethod(Method):
         """Draw the random start and probe the operators."""
         n, k = inputs.a.n, problem.k
         keys = jax.random.split(inputs.key)
-        drawn = blocks.random_block(keys[0], n, 2 + self.block_width(n, k), problem.dtype)
+        drawn = blocks.random_block(keys[0], n, 2 + self.random_width(n, k), problem.dtype)
         pair, random = drawn[:, :2], drawn[:, 2:]
         probe_a = probe(inputs.a, pair, self.probe_steps(problem.structure))
         probe_m = probe(inputs.m, pair)

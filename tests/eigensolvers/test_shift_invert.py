@@ -15,8 +15,8 @@ import scipy.sparse.linalg
 
 from jax_peig import BlockProduct, ShiftInvert, Status, operators, partial_eigh
 from jax_peig._cli.matrix_market import AS_SPARSE_ARRAYS
+from jax_peig._eigensolvers.shift_invert_basis import Basis
 from jax_peig._eigensolvers.shift_invert_iteration import (
-    Basis,
     Chain,
     Iteration,
     Leftover,
