@@ -24,7 +24,7 @@ from jax_peig._derivatives.rules import PairwiseRule, Rule
 from jax_peig._derivatives.solve import PANEL
 from jax_peig._derivatives.sylvester import Settings
 from jax_peig._eigensolvers.choose import resolve
-from jax_peig._factorizations.shift_inverse import Matrices, factorize_shifted
+from jax_peig._factorizations.shift_inverse import Matrices
 from jax_peig._operators.operator import Operator, as_operator
 from jax_peig._problem.problem import Inputs, Method, Postprocess, Problem, Structure
 
@@ -348,8 +348,7 @@ def _inverse(given: Arguments, problem: Problem) -> OperatorLike:
     if given.OPinv is not None or not problem.method.inverts:
         return given.OPinv
     matrices = Matrices(given.A, given.M, problem.structure.n, np.dtype(problem.dtype))
-    shift = problem.method.pole(given.sigma)
-    return factorize_shifted(matrices, shift, definite=given.sigma is None)
+    return problem.method.factorized(matrices, given.sigma)
 
 
 def _solvers(given: Arguments, method: Method, structure: Structure) -> tuple[Any, ...]:

@@ -65,6 +65,11 @@ class Info:
     pole : real
         The shift of these solves: sigma, or a number below it where A - sigma M is singular. NaN
         without.
+    inertia : int
+        With ``ShiftInvert(inertia=True)``: how many eigenvalues there are up to the k-th, with it,
+        by Sylvester's law. k is a proof that none is missing; another number says that some are,
+        and ``status`` too. -1 where it is not known: without the option, where k cuts a cluster,
+        and where SuperLU had to take pivots by rows.
     MX : as the eigenvectors, or None
         M X; None without M. `project_gauge` needs it.
     history : (max_steps + 1, k) real or None
@@ -93,6 +98,7 @@ class Info:
     linearity_error_helpers: Array
     solves: Array
     pole: Array
+    inertia: Array
     MX: Array | None
     history: Array | None
     method: str = dataclasses.field(metadata={"static": True})

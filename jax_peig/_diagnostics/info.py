@@ -15,6 +15,7 @@ from jax_peig._diagnostics.error_bounds import (
     error_estimates,
     rounding,
 )
+from jax_peig._factorizations.store import UNKNOWN
 from jax_peig._operators.operator import Operator
 from jax_peig._problem.convergence import Lengths, Ritz, relative_residuals, residuals
 from jax_peig._problem.problem import HelperCheck, Inputs, Problem
@@ -106,6 +107,7 @@ def account(
         pole=jnp.full_like(bounds.distances[0], jnp.nan)
         if ritz.inverted is None
         else ritz.inverted.pole,
+        inertia=jnp.array(UNKNOWN) if ritz.inverted is None else ritz.inverted.counted,
         MX=None if inputs.m is None else ritz.MX[:, :k],
         history=ritz.history if problem.monitor.rows else None,
         method=problem.method.name,

@@ -20,7 +20,13 @@ from jax_peig._eigensolvers.shift_invert_iteration import (
     Order,
     State,
 )
-from jax_peig._factorizations.shift_inverse import shift_inverse_of
+from jax_peig._factorizations.shift_inverse import (
+    Matrices,
+    ShiftInverse,
+    factorize_shifted,
+    shift_inverse_of,
+)
+from jax_peig._factorizations.store import UNKNOWN
 from jax_peig._operators.operator import Operator
 from jax_peig._problem.convergence import SAFETY, Inverted, Ritz, block_width, multiply
 from jax_peig._problem.iterative import IterativeMethod, Task
@@ -28,6 +34,9 @@ from jax_peig._problem.problem import Structure
 
 # A computed eigenvalue or residual is off by so many of its roundings.
 ROUNDINGS = 10
+# The shift of an inertia lies behind the k-th eigenvalue by this part of the gap to the next. That
+# one is known less well.
+NEAR = 0.01
 # Steps of subspace iteration at the end, at most; most often none is needed.
 REFINEMENTS = 3
 
@@ -56,6 +65,10 @@ class ShiftInvert(IterativeMethod):
         The pole: an eigenvalue converges the faster, the nearer it is. Default: ``sigma``. Without
         ``sigma`` a number below the spectrum: zero where A is positive definite, else the first
         that is found below zero.
+    inertia : bool
+        Prove that no pair is missing, by the signs of the pivots of A - s M for s between the k-th
+        eigenvalue and the next; with ``sigma``, on either side. It costs one more factorisation
+        each, and twice the memory for a sparse one. ``info.inertia`` tells the count.
 
     Raises
     ------
@@ -74,6 +87,7 @@ class ShiftInvert(IterativeMethod):
 
     max_basis_size: int | None = None
     shift: float | None = None
+    inertia: bool = False
 
     name: ClassVar[str] = "shift_invert"
     inverts: ClassVar[bool] = True
@@ -82,6 +96,8 @@ class ShiftInvert(IterativeMethod):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_positive("ShiftInvert: max_basis_size", self.max_basis_size, int)
+        if not isinstance(self.inertia, bool):
+            raise TypeError(f"ShiftInvert: inertia is {self.inertia!r}; expected True or False.")
         real = isinstance(self.shift, (int, float)) and not isinstance(self.shift, bool)
         if self.shift is not None and not real:
             raise TypeError(f"ShiftInvert: shift is {self.shift!r}; expected a real number.")
@@ -97,7 +113,14 @@ class ShiftInvert(IterativeMethod):
                 "with operators that are known by their products alone; expected matrices (arrays, "
                 "SciPy sparse matrices, BCOO, SparseOperator), or OPinv, a solve with A - sigma M."
             )
+        if structure.op_inv and self.inertia:
+            return "with OPinv and inertia=True; expected matrices alone, which it factorises."
         return None
+
+    def factorized(self, matrices: Matrices, sigma: Any) -> ShiftInverse:
+        """(A - pole M)^{-1}, below the spectrum where there is no sigma."""
+        pole = self.pole(sigma)
+        return factorize_shifted(matrices, pole, definite=sigma is None, inertia=self.inertia)
 
     def pole(self, sigma: Any) -> Any:
         """The shift of the solves."""
@@ -143,7 +166,8 @@ class ShiftInvert(IterativeMethod):
         floor = ROUNDINGS * tolerances.eps(norm_a.dtype) * size_b / norm_m
         iteration = Iteration(op_inv, inputs.m, task.rule, order, task.key, tol, floor, size, n)
         end = iteration.run(task.random, task.pencil.worthwhile)
-        return _as_ritz(task, iteration, end, trusted=factor is not None)
+        ritz = _as_ritz(task, iteration, end, trusted=factor is not None)
+        return ritz if factor is None or not self.inertia else _counted(ritz, task, order, factor)
 
     def warm(self, task: Task, guess: Block) -> Ritz:
         """The guess is not used: a guess saves fewer solves than it takes to check it."""
@@ -246,8 +270,32 @@ def _as_ritz(task: Task, iteration: Iteration, end: State, trusted: bool) -> Rit
         definite=jnp.array(True),
         complete=end.phase == COMPLETE,
         history=end.history,
-        inverted=Inverted(order.pole, delta <= tol, bounds if trusted else None, pairs.solves),
+        inverted=Inverted(
+            order.pole, delta <= tol, bounds if trusted else None, pairs.solves, jnp.array(UNKNOWN)
+        ),
     )
+
+
+def _counted(ritz: Ritz, task: Task, order: Order, factor: ShiftInverse) -> Ritz:
+    """The pairs with the count of the eigenvalues up to the k-th, by inertia."""
+    k, inverted = task.rule.k, ritz.inverted
+    assert inverted is not None
+    if ritz.values.shape[0] == k:
+        return ritz
+    values = ritz.values
+    places = values if order.sigma is None else jnp.abs(values - order.sigma)
+    gap = places[k] - places[k - 1]
+    reach = places[k - 1] + NEAR * gap
+    below = factor.count_below(reach if order.sigma is None else order.sigma + reach)
+    counted = below
+    if order.sigma is not None:
+        outside = factor.count_below(order.sigma - reach)
+        counted = jnp.where((below < 0) | (outside < 0), UNKNOWN, below - outside)
+    # Where the k-th and the next cannot be told apart, no shift lies between them.
+    apart = inverted.distances is not None and inverted.distances[k - 1] < NEAR * gap
+    counted = jnp.where(apart, counted, UNKNOWN)
+    complete = jnp.where(counted == UNKNOWN, ritz.complete, counted == k)
+    return ritz._replace(complete=complete, inverted=inverted._replace(counted=counted))
 
 
 def _orthonormal(block: Block, m: Any) -> tuple[Block, Block]:

@@ -84,6 +84,20 @@ def factor_diagonal(
     return found.pole, found.negative, (inverse.astype(dtype),)
 
 
+def count_dense(a: Array, m: Array | None, shift: Array) -> Array:
+    """How many eigenvalues lie below the shift; `UNKNOWN` where one is there, to rounding."""
+    n, eps = a.shape[0], tolerances.eps(a.dtype)
+    if a.ndim == 1 and (m is None or m.ndim == 1):
+        values = a.real - shift * (jnp.ones_like(a.real) if m is None else m.real)
+    else:
+        mass = jnp.eye(n, dtype=a.dtype) if m is None else m
+        a, mass = (blocks.herm(jnp.diag(x) if x.ndim == 1 else x) for x in (a, mass))
+        values, _ = blocks.eigh(a - shift.astype(a.dtype) * mass)
+    size = jnp.abs(values)
+    told = jnp.min(size) > n * eps * jnp.max(size)
+    return jnp.where(told, jnp.sum(values < 0), UNKNOWN)
+
+
 def _step(a: Array, mass: Array) -> Array:
     """How far the pole moves at first."""
     rounding = max(FIRST_STEP, 10 * tolerances.eps(a.dtype))

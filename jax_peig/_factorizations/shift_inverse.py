@@ -16,8 +16,13 @@ from jax.experimental.sparse import BCOO
 
 from jax_peig._core.checks import check_floating, is_array
 from jax_peig._core.types import Array, ArrayLike, OperatorLike
-from jax_peig._factorizations.dense import factor_dense, factor_diagonal, solve_dense
-from jax_peig._factorizations.sparse import factor_sparse, solve_sparse
+from jax_peig._factorizations.dense import (
+    count_dense,
+    factor_dense,
+    factor_diagonal,
+    solve_dense,
+)
+from jax_peig._factorizations.sparse import count_sparse, factor_sparse, solve_sparse
 from jax_peig._factorizations.store import Question
 from jax_peig._operators.given import order_and_dtype
 from jax_peig._operators.operator import Operator, pytree_of
@@ -26,7 +31,7 @@ from jax_peig._operators.sparse import SparseOperator, from_scipy
 
 @functools.partial(
     jax.tree_util.register_dataclass,
-    data_fields=["pole", "negative", "parts"],
+    data_fields=["pole", "negative", "parts", "dense"],
     meta_fields=["n", "question"],
 )
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -47,6 +52,7 @@ class ShiftInverse:
     pole: Array
     negative: Array
     parts: Any  # see `dense` and `sparse`
+    dense: Any  # dense A and M, for a factor with inertia; else None
     n: int
     question: Question | None  # None for dense matrices
 
@@ -80,6 +86,16 @@ class ShiftInverse:
         else:
             solution = solve_dense(self.parts, block)
         return solution.reshape(x.shape)
+
+    def count_below(self, shift: Array) -> Array:
+        """How many eigenvalues lie below a shift, by a further factorisation; -1: not known.
+
+        For a factor that was made with ``inertia``.
+        """
+        if self.question is None:
+            a, m = self.dense
+            return count_dense(a, m, shift)
+        return count_sparse(self.question, self.parts[1], shift)
 
     def __repr__(self) -> str:
         kind = "dense" if self.question is None else "sparse"
@@ -259,10 +275,10 @@ def factorize_shifted(
         a, m = a.astype(dtype), None if m is None else m.astype(dtype)
         factor = factor_diagonal if a.ndim == 1 and (m is None or m.ndim == 1) else factor_dense
         pole, negative, parts = factor(a, m, shift, definite, inertia)
-        return ShiftInverse(pole, negative, parts, n, None)
+        return ShiftInverse(pole, negative, parts, (a, m) if inertia else None, n, None)
     question = Question(n, dtype.name, definite, inertia)
     pole, negative, told = factor_sparse((a, m), shift, question)
-    return ShiftInverse(pole, negative, told, n, question)
+    return ShiftInverse(pole, negative, told, None, n, question)
 
 
 def shift_inverse_of(operator: Operator | None) -> ShiftInverse | None:

@@ -12,6 +12,7 @@ from jax.experimental.sparse import BCOO
 from jax_peig._core.checks import is_array
 from jax_peig._core.types import Array, Block
 from jax_peig._factorizations.store import (
+    UNKNOWN,
     Entries,
     FactorStore,
     Pencil,
@@ -121,6 +122,13 @@ def _make(question: Question) -> Any:
         )
 
     return make
+
+
+def count_sparse(question: Question, pencil: Pencil, shift: Array) -> Array:
+    """How many eigenvalues lie below the shift; `UNKNOWN` where the pivots do not tell."""
+    counting = question._replace(definite=False, inertia=True)
+    _, pole, negative = _make(counting)(pencil._replace(shift=shift))
+    return jnp.where(pole == shift, negative, UNKNOWN)
 
 
 def solve_sparse(question: Question, token: Array, pencil: Pencil, block: Block) -> Block:

@@ -144,7 +144,7 @@ def token_of(question: Question, pencil: Pencil) -> bytes:
         digest.update(b"none" if entries is None else b"entries")
         for array in entries or ():
             digest.update(str(array.shape).encode())
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
     digest.update(np.asarray(pencil.shift).tobytes())
     return digest.digest()[:16]
 

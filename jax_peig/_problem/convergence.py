@@ -96,6 +96,7 @@ class Inverted(NamedTuple):
     reached: Array  # ||(A - pole M)^{-1} r||_M / ||x||_M is within the tolerance, or rounding
     distances: Array | None  # an eigenvalue lies within these; None where the solver is a caller's
     solves: Array  # with one vector each
+    counted: Array  # eigenvalues up to the k-th, by inertia; -1 where that is not known
 
 
 class Ritz(NamedTuple):

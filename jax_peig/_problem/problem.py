@@ -16,6 +16,7 @@ import jax.numpy as jnp
 
 from jax_peig._core.monitor import Monitor
 from jax_peig._core.types import Array, Block
+from jax_peig._factorizations.shift_inverse import Matrices, ShiftInverse
 from jax_peig._operators.operator import Operator
 from jax_peig._operators.probe import Probe
 from jax_peig._problem.convergence import Ritz, StoppingRule
@@ -138,9 +139,10 @@ class Method(abc.ABC):
         del structure
         return None
 
-    def pole(self, sigma: Any) -> Any:
-        """The shift of the solves, for a method that `inverts`."""
-        return sigma
+    def factorized(self, matrices: Matrices, sigma: Any) -> ShiftInverse | None:
+        """(A - pole M)^{-1}, for a method that `inverts`."""
+        del matrices, sigma
+        return None
 
     @abc.abstractmethod
     def block_width(self, n: int, k: int) -> int:

@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import types
 from pathlib import Path
 
 import jax
@@ -15,6 +16,7 @@ import scipy.sparse.linalg
 
 from jax_peig import BlockProduct, ShiftInvert, Status, operators, partial_eigh
 from jax_peig._cli.matrix_market import AS_SPARSE_ARRAYS
+from jax_peig._eigensolvers.shift_invert import _counted
 from jax_peig._eigensolvers.shift_invert_basis import Basis
 from jax_peig._eigensolvers.shift_invert_iteration import (
     Chain,
@@ -22,6 +24,7 @@ from jax_peig._eigensolvers.shift_invert_iteration import (
     Leftover,
     Order,
 )
+from jax_peig._problem.convergence import Inverted, Ritz
 from tests.benchmarks import problems
 from tests.support import gauge_free, spectra
 
@@ -182,6 +185,60 @@ def test_the_sum_is_that_of_an_eigenvectors_components():
         np.testing.assert_allclose(chain.total, 1 / vectors[0, list(pair)] ** 2, rtol=1e-10)
 
 
+# -- the proof by inertia --
+
+
+@pytest.mark.parametrize("form", [scipy.sparse.csr_array, np.asarray])
+@pytest.mark.parametrize("sigma", [None, 12.2])
+def test_inertia_proves_the_set(form, sigma):
+    """All copies are counted; a cut cluster has no shift behind it."""
+    values = np.r_[np.repeat([-3.0, -1.0, 2.0], 2), np.arange(7.0, N + 1)]
+    a = spectra.pencil(values).A
+    order = np.argsort(values if sigma is None else np.abs(values - sigma), kind="stable")
+    places = values[order] if sigma is None else np.abs(values - sigma)[order]
+    for k in range(3, 7):
+        method = ShiftInvert(inertia=True)
+        found = partial_eigh(form(a), k=k, sigma=sigma, method=method)
+        assert int(found.info.status) == Status.CONVERGED
+        cut = places[k] - places[k - 1] < 1e-9
+        assert int(found.info.inertia) == (-1 if cut else k)
+
+
+def test_inertia_shows_what_is_missing():
+    """Of 1, 2, 3, ... the second was not found: three lie up to the second of the pairs."""
+    factor = operators.shift_invert(np.arange(1.0, N + 1), 0.0, inertia=True)
+    inverted = Inverted(0.0, None, jnp.full(3, 1e-12), 0, jnp.array(-1))
+    found = Ritz(jnp.array([1.0, 3.0, 4.0]), *[None] * 9, complete=True, inverted=inverted)
+    task = types.SimpleNamespace(rule=types.SimpleNamespace(k=2))
+    for sigma in (None, 0.5):
+        counted = _counted(found, task, Order(0.0, sigma, np.array(True)), factor)
+        assert int(counted.inverted.counted) == 3
+        assert not counted.complete
+
+
+def test_inertia_under_jit_and_differentiation():
+    """It changes no value and no gradient, and costs a sparse matrix two factorisations."""
+    pattern = operators.from_scipy(scipy.sparse.diags_array(np.arange(1.0, N + 1)))
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def solve(values, inertia):
+        def loss(values):
+            method = ShiftInvert(inertia=inertia)
+            found = partial_eigh(pattern.with_values(values), k=3, sigma=10.3, method=method)
+            return jnp.sum(found.eigenvalues**2), found.info.inertia
+
+        return jax.value_and_grad(loss, has_aux=True)(values)
+
+    values = pattern.values + 0.01
+    (plain, unknown), slope = solve(values, False)
+    before = operators.factors.factorizations
+    (value, count), gradient = solve(values, True)
+    assert (int(unknown), int(count)) == (-1, 3)
+    assert operators.factors.factorizations - before == 3
+    np.testing.assert_allclose(value, plain, rtol=1e-12)
+    np.testing.assert_allclose(gradient, slope, atol=1e-9)
+
+
 # -- solves ----------------------------------------------------------------------------------------
 
 
@@ -267,6 +324,12 @@ WRONG = {
         lambda: partial_eigh(np.eye(9), k=1, which="largest", method=ShiftInvert()),
         "which='largest'",
     ),
+    "OPinv and inertia": (
+        lambda: partial_eigh(
+            np.eye(9), k=1, sigma=0.0, OPinv=np.eye(9), method=ShiftInvert(inertia=True)
+        ),
+        "expected matrices alone",
+    ),
     "OPinv without shift": (
         lambda: partial_eigh(np.eye(9), k=1, OPinv=np.eye(9), method=ShiftInvert()),
         "expected ShiftInvert\\(shift",
@@ -277,6 +340,8 @@ WRONG = {
 def test_wrong_options():
     with pytest.raises(TypeError, match="shift is '0'; expected a real number"):
         ShiftInvert(shift="0")
+    with pytest.raises(TypeError, match="inertia is 1; expected True or False"):
+        ShiftInvert(inertia=1)
     with pytest.raises(ValueError, match="max_basis_size"):
         ShiftInvert(max_basis_size=0)
 
