@@ -1,24 +1,20 @@
 """partial_eigh: from operators to eigenpairs with derivatives."""
 
-import dataclasses
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
 from jax_peig._api.arguments import Arguments
 from jax_peig._api.keywords import EighOptions, check_known
 from jax_peig._api.shaped import flattened, shaped
-from jax_peig._api.solution import compiled
+from jax_peig._api.solution import over_devices
 from jax_peig._core import tolerances
 from jax_peig._core.monitor import Monitor
 from jax_peig._core.options import Derivative
 from jax_peig._core.recording import visitor
-from jax_peig._core.results import Info, PartialEigh
-from jax_peig._core.sharding import explicit_mesh
+from jax_peig._core.results import PartialEigh
 from jax_peig._core.types import Array, ArrayLike, DTypeLike, OperatorLike, PyTree
 from jax_peig._derivatives.rules import PairwiseRule, Rule
 from jax_peig._derivatives.solve import PANEL
@@ -267,7 +263,7 @@ def pairs(
     call = prepare(Arguments(caller, flat.A, flat.M, k, **flat.options), rule, postprocess)
 
     def run(rule: Rule, inputs: Inputs) -> PartialEigh:
-        return _over_devices((call.problem, rule), inputs, flat.grid)
+        return over_devices((call.problem, rule), inputs, flat.grid)
 
     visit = visitor()
     if visit is None:
@@ -362,37 +358,3 @@ def _solvers(given: Arguments, method: Method, structure: Structure) -> tuple[An
             "preconditioner. Take solver='auto'."
         )
     return method.derivative_solvers(structure) if asked == "auto" else (asked,)
-
-
-def _over_devices(
-    static: tuple[Problem, Rule], inputs: Inputs, grid: tuple[int, ...] | None
-) -> PartialEigh:
-    """`compiled`, left to the compiler's partitioning on a mesh of Explicit axes.
-
-    The eigenvectors come back sharded as the first array that has n rows, or the rows of a
-    ``grid``, all else replicated.
-    """
-    mesh = explicit_mesh(inputs)
-    if mesh is None:
-        return compiled(static, inputs)
-    problem = static[0]
-    kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(inputs)]
-    grids = [g for g in ((inputs.a.n,), grid) if g]
-    rows = [k.sharding.spec[0] for k in kinds if any(k.shape[: len(g)] == g for g in grids)]
-    by_rows = PartitionSpec(next((r for r in rows if r is not None), None), None)
-    block, rest = (NamedSharding(mesh, spec) for spec in (by_rows, PartitionSpec()))
-    fields: dict[str, Any] = {field.name: rest for field in dataclasses.fields(Info)}
-    fields["MX"] = None if inputs.m is None else block
-    fields["history"] = rest if problem.monitor.rows else None
-    fields.update(method=problem.method.name, reason=problem.reason)
-    shardings: Any = (rest, block, Info(**fields))
-    return _partitioned(static, PartialEigh(*shardings))(inputs)
-
-
-@functools.lru_cache(maxsize=128)
-def _partitioned(static: tuple[Problem, Rule], shardings: PartialEigh) -> Any:
-    """`compiled` of its last argument, the same function for the same problem: compiled once.
-
-    Under jit, without which JAX does not differentiate across the change of axes.
-    """
-    return jax.jit(auto_axes(functools.partial(compiled, static), out_sharding=shardings))

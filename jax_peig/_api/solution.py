@@ -1,13 +1,16 @@
 """The compiled part of partial_eigh: solve without derivatives, judge, attach the derivatives."""
 
+import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec, auto_axes
 
 from jax_peig._core.batching import one_after_another
 from jax_peig._core.results import Info, PartialEigh
+from jax_peig._core.sharding import explicit_mesh
 from jax_peig._core.status import Status
 from jax_peig._core.types import Array, Block
 from jax_peig._derivatives import refinement
@@ -46,6 +49,40 @@ def compiled(static: tuple[Problem, Rule], inputs: Inputs) -> PartialEigh:
     first = rule.first_output(solved.lam, solved.x.dtype)
     first, x = attach(rule, solved.a, solved.m, first, solved.x, solved.forward)
     return PartialEigh(first, x, solved.info)
+
+
+def over_devices(
+    static: tuple[Problem, Rule], inputs: Inputs, grid: tuple[int, ...] | None
+) -> PartialEigh:
+    """`compiled`, left to the compiler's partitioning on a mesh of Explicit axes.
+
+    The eigenvectors come back sharded as the first array that has n rows, or the rows of a
+    ``grid``, all else replicated.
+    """
+    mesh = explicit_mesh(inputs)
+    if mesh is None:
+        return compiled(static, inputs)
+    problem = static[0]
+    kinds = [jax.typeof(leaf) for leaf in jax.tree.leaves(inputs)]
+    grids = [g for g in ((inputs.a.n,), grid) if g]
+    rows = [k.sharding.spec[0] for k in kinds if any(k.shape[: len(g)] == g for g in grids)]
+    by_rows = PartitionSpec(next((r for r in rows if r is not None), None), None)
+    block, rest = (NamedSharding(mesh, spec) for spec in (by_rows, PartitionSpec()))
+    fields: dict[str, Any] = {field.name: rest for field in dataclasses.fields(Info)}
+    fields["MX"] = None if inputs.m is None else block
+    fields["history"] = rest if problem.monitor.rows else None
+    fields.update(method=problem.method.name, reason=problem.reason)
+    shardings: Any = (rest, block, Info(**fields))
+    return _partitioned(static, PartialEigh(*shardings))(inputs)
+
+
+@functools.lru_cache(maxsize=128)
+def _partitioned(static: tuple[Problem, Rule], shardings: PartialEigh) -> Any:
+    """`compiled` of its last argument, the same function for the same problem: compiled once.
+
+    Under jit, without which JAX does not differentiate across the change of axes.
+    """
+    return jax.jit(auto_axes(functools.partial(compiled, static), out_sharding=shardings))
 
 
 def solve_and_judge(problem: Problem, rule: Rule, inputs: Inputs) -> Solved:
