@@ -21,6 +21,8 @@ from jax_peig._operators.hermitian import imaginary_beyond_rounding
 from jax_peig._problem.problem import Structure
 
 WHICH = ("smallest", "largest", "nearest")
+# What a tolerance may be relative to.
+RELATIVE_TO = ("norm", "eigenvalue")
 # The words of SciPy's eigsh and eigs, and what to write in their place.
 SCIPY_WHICH = {
     "SA": "which='smallest'",
@@ -58,6 +60,7 @@ class Arguments:
     OPinv: Any = None
     method: Any = "auto"
     tol: float | None = None
+    tol_relative_to: str = "norm"
     max_steps: int | None = None
     degeneracy_tol: float | None = None
     derivative: Derivative | None = None
@@ -85,6 +88,7 @@ class Arguments:
 
     def _check_numbers(self) -> None:
         check_positive(f"{self.caller}: tol", self.tol, float)
+        _check_relative_to(self.caller, self.tol_relative_to)
         check_positive(f"{self.caller}: max_steps", self.max_steps, int)
         check_positive(f"{self.caller}: degeneracy_tol", self.degeneracy_tol, float, zero=True)
         for name in ("history", "progress"):
@@ -212,6 +216,12 @@ class Arguments:
                 f"{self.caller}: v0 is complex and dtype {found}; give a complex dtype."
             )
         return found
+
+
+def _check_relative_to(caller: str, given: Any) -> None:
+    if not isinstance(given, str) or given not in RELATIVE_TO:
+        kind = ValueError if isinstance(given, str) else TypeError
+        raise kind(f"{caller}: tol_relative_to={given!r}; expected one of {RELATIVE_TO}.")
 
 
 def _check_which(caller: str, which: Any) -> None:

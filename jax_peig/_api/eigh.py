@@ -43,6 +43,7 @@ def partial_eigh(
     OPinv: OperatorLike = None,
     method: str | Method = "auto",
     tol: float | None = None,
+    tol_relative_to: str = "norm",
     max_steps: int | None = None,
     degeneracy_tol: float | None = None,
     derivative: Derivative | None = None,
@@ -115,12 +116,15 @@ def partial_eigh(
         why.
     tol : float, optional
         A pair is converged when ||A x - lam M x|| <= tol (||A|| + |lam| ||M||) ||x||. Default:
-        eps^(2/3), 3.7e-11 in float64 and 2.4e-5 in float32. It is relative to ||A||: where |lam| is
-        much smaller, as for stiff meshes, a converged lam may be off by tol ||A||. With ||A|| = 5e9
-        and lam = 1 the default allows 0.2. ``info.error_bounds`` holds the bound of each pair; a
-        smaller tol is reached down to some eps ||A||. "shift_invert" reaches it relative to the
-        distance from the pole, too, ||(A - sigma M)^{-1} (A x - lam M x)||_M <= tol ||x||_M, down
-        to the rounding of the solves.
+        eps^(2/3), 3.7e-11 in float64 and 2.4e-5 in float32. A smaller one is reached down to some
+        eps. "shift_invert" reaches it relative to the distance from the pole, too,
+        ||(A - sigma M)^{-1} (A x - lam M x)||_M <= tol ||x||_M, down to the rounding of the solves.
+    tol_relative_to : {"norm", "eigenvalue"}
+        The scale of ``tol``. With "norm", as above, a lam that is much smaller than ||A||, as for
+        stiff meshes, may be off by tol ||A||: with ||A|| = 5e9 and lam = 1 the default allows 0.2.
+        ``info.error_bounds`` holds the bound of each pair. "eigenvalue" asks for ||A x - lam M x||
+        <= tol |lam| ||M|| ||x||. Residuals are no smaller than some ten of ``info.rounding``: a
+        pair that would need that, as any lam = 0, does not converge, and the status says STAGNATED.
     max_steps : int, optional
         Bound on the iteration's steps. Default: that of the method, 2000 for "lobpcg", 200 for
         "chebyshev", 1000 for "shift_invert", 20,000 for "davidson", whose steps are single matvecs.
@@ -223,8 +227,8 @@ def partial_eigh(
     options = EighOptions(
         which=which, sigma=sigma, n=n, dtype=dtype, v0=v0, like=like,
         preconditioner=preconditioner, M_solve=M_solve, OPinv=OPinv, method=method, tol=tol,
-        max_steps=max_steps, degeneracy_tol=degeneracy_tol, derivative=derivative, key=key,
-        history=history, progress=progress,
+        tol_relative_to=tol_relative_to, max_steps=max_steps, degeneracy_tol=degeneracy_tol,
+        derivative=derivative, key=key, history=history, progress=progress,
     )  # fmt: skip
     return pairs("partial_eigh", A, M, k, options)
 
@@ -282,6 +286,7 @@ def prepare(given: Arguments, rule: type[Rule], postprocess: Postprocess | None)
         reason=reason,
         dtype=dtype.name,
         tol=float(tolerances.residual(dtype) if given.tol is None else given.tol),
+        tol_relative_to=given.tol_relative_to,
         max_steps=max_steps,
         degeneracy_tol=None if given.degeneracy_tol is None else float(given.degeneracy_tol),
         monitor=Monitor(max_steps + 1 if given.history else 0, given.progress),

@@ -16,6 +16,7 @@ class SVDOptions(TypedDict, total=False):
 
     method: str | Method
     tol: float | None
+    tol_relative_to: str
     max_steps: int | None
     degeneracy_tol: float | None
     derivative: Derivative | None

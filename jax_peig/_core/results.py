@@ -36,6 +36,9 @@ class Info:
         How far each computed eigenvalue most likely is from the exact one (Kato-Temple). It is of
         second order in the residual, with the gap that the guard vectors show, and it is no bound:
         its median is 4 times the true error, see ``tests/benchmarks/bounds.py``.
+    rounding : (k,) real
+        eps (||A|| + |lam| ||M||) ||x||: residual norms of some ten of it are rounding, and no
+        iteration makes them smaller.
     steps : int
         Iterations.
     matvecs, matvecs_M : int
@@ -83,6 +86,7 @@ class Info:
     residual_norms: Array
     error_bounds: Array
     error_estimates: Array
+    rounding: Array
     steps: Array
     matvecs: Array
     matvecs_M: Array

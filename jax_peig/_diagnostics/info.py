@@ -72,9 +72,13 @@ def account(
     seen = _judged(problem, ritz)
     values, judged = ritz.values[:seen], Lengths(lengths.r[:seen], lengths.x[:seen])
     bounds = _bounds(ritz, r, judged, inputs.m, norms)
-    reached = relative_residuals(judged, values, norms)[:k] <= problem.tol
-    if ritz.inverted is not None:
-        reached &= ritz.inverted.reached[:k]
+    relative = relative_residuals(judged, values, norms)[:k]
+    if ritz.inverted is None:
+        measured = problem.stopping_rule.measured(relative, values[:k], norms)
+        reached = measured <= problem.tol
+    else:
+        reached = (relative <= problem.tol) & ritz.inverted.reached[:k]
+    floor = rounding(values[:k], norms) * judged.x[:k]
     converged, status = _status(reached, ritz, findings, bounds.definite)
     clusters = find_clusters(values, bounds.distances, k, problem.degeneracy_tol, resolution)
     estimates = error_estimates(
@@ -83,13 +87,14 @@ def account(
         r,
         lengths,
         bounds.distances[:k],
-        rounding(values[:k], norms) * judged.x[:k],
+        floor,
     )
     info = Info(
         converged=converged,
         residual_norms=judged.r[:k],
         error_bounds=bounds.distances[:k],
         error_estimates=estimates,
+        rounding=floor,
         steps=ritz.steps,
         matvecs=ritz.matvecs,
         matvecs_M=ritz.matvecs_M + bounds.matvecs_M,

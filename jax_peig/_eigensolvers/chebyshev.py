@@ -380,13 +380,13 @@ class _Iteration(NamedTuple):
         """Whether to stop."""
         rule, theta = self.filter.rule, state.pairs.theta
         relative = relative_residuals(lengths, theta, self.filter.norms)
-        worst = jnp.max(relative[: rule.k])
+        measured = rule.measured(relative, theta, self.filter.norms)
         distances = self.filter.transformation.distances(state.pairs.place)
-        found = guards_show_complete(settled(distances, lengths, relative, rule), rule)
+        found = guards_show_complete(settled(distances, lengths, measured, rule), rule)
         finite = state.finite & jnp.all(jnp.isfinite(theta) & jnp.isfinite(lengths.r))
         separation = separation_ratio(distances, lengths, rule)
-        progress = state.progress.after(jnp.stack([worst, separation]))
-        stuck = progress.stalled(PATIENCE, worst)
+        progress = state.progress.after(jnp.stack([jnp.max(measured[: rule.k]), separation]))
+        stuck = progress.stalled(PATIENCE, rule.slowest(relative, measured))
         return state._replace(
             pairs=state.pairs._replace(relative=relative),
             progress=progress,

@@ -139,7 +139,8 @@ class Filter(NamedTuple):
         p grows like cosh(d g) with g = arccosh((c - t) / e): a residual that has to fall by f needs
         d = arccosh(f) / g.
         """
-        k, tol, relative = self.rule.k, self.rule.tol, pairs.relative
+        k, tol = self.rule.k, self.rule.tol
+        relative = self.rule.measured(pairs.relative, pairs.theta, self.norms)
         ratio = (interval.centre - interval.place) / interval.half
         growth = jnp.maximum(jnp.arccosh(jnp.maximum(ratio, 1)), tolerances.eps(ratio.dtype))
         wanted = jnp.arange(growth.shape[0]) < k

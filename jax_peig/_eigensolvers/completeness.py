@@ -74,17 +74,18 @@ def guard_tolerance(rule: StoppingRule, dtype: DTypeLike) -> float:
     return min(rule.tol, tolerances.eps(dtype) ** 0.5)
 
 
-def settled(theta: Array, lengths: Lengths, relative: Array, rule: StoppingRule) -> Array:
+def settled(theta: Array, lengths: Lengths, measured: Array, rule: StoppingRule) -> Array:
     """Which columns have nothing left to do, (m,).
 
     A wanted pair has to converge. A guard vector has to show another eigenvalue than the k-th, or
-    to converge itself. The values ``theta`` are those of sign A, ascending, or distances.
+    to converge itself. The values ``theta`` are those of sign A, ascending, or distances;
+    ``measured`` is `StoppingRule.measured`.
     """
     guard = jnp.arange(theta.shape[0]) >= rule.k
     # An eigenvalue lies within ||r|| ||x|| of theta, up to the spread of M's spectrum.
     separate = lengths.r * lengths.x <= SEPARATION * (theta - theta[rule.k - 1])
     tol = jnp.where(guard, guard_tolerance(rule, theta.dtype), rule.tol)
-    return (relative <= SAFETY * tol) | (guard & separate)
+    return (measured <= SAFETY * tol) | (guard & separate)
 
 
 def guards_show_complete(settled: Array, rule: StoppingRule) -> Array:
@@ -250,12 +251,13 @@ class _Check(NamedTuple):
         r = blocks.residuals(state.ay, state.y, theta)
         lengths = Lengths.of(r, theta, state.y, norms)
         relative = relative_residuals(lengths, theta, norms)
+        measured = self.filter.rule.measured(relative, theta, norms)
         evidence = complement_shows(
             theta[0] - self.values[-1],
             lengths.r[0],
             state.components[0],
             tolerances.rank(dtype) * norms[0],
-            relative[0] <= SAFETY * guard_tolerance(self.filter.rule, dtype),
+            measured[0] <= SAFETY * guard_tolerance(self.filter.rule, dtype),
         )
         reach = jnp.max(theta + lengths.r)
         return state._replace(evidence=evidence, upper=jnp.maximum(state.upper, reach))

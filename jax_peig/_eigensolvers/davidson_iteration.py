@@ -355,9 +355,9 @@ class Iteration(NamedTuple):
         r = x.a - x.m @ small
         lengths = Lengths.of(r, theta, x.v, self.pencil.norms)
         relative = relative_residuals(lengths, theta, self.pencil.norms)
-        return RitzPairs(
-            theta, c[:, : self.kept], r, lengths, relative, relative <= SAFETY * self.rule.tol
-        )
+        measured = self.rule.measured(relative, theta, self.pencil.norms)
+        converged = measured <= SAFETY * self.rule.tol
+        return RitzPairs(theta, c[:, : self.kept], r, lengths, relative, converged)
 
     def progress(self, state: State, pairs: RitzPairs) -> Progress:
         """Of each wanted pair and of the checked one, counted in steps spent on it."""

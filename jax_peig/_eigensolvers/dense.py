@@ -99,7 +99,7 @@ def solve(
         steps=jnp.array(1),
         matvecs=jnp.array(_matvecs(a)),
         matvecs_M=jnp.array(0 if m is None else _matvecs(m)),
-        stagnated=jnp.array(False),
+        stagnated=jnp.array(True),  # if not converged: LAPACK ends at rounding
         finite=probe_a.finite & probe_m.finite,
         definite=definite | ~probe_m.finite,
         complete=jnp.array(True),

@@ -291,12 +291,13 @@ class _Iteration(NamedTuple):
         if self.mass is None:
             lengths = lengths._replace(x=state.alive[:width].astype(theta.dtype))
         relative = relative_residuals(lengths, theta, self.norms)
-        worst = jnp.max(relative[: rule.k])
-        done = settled(theta, lengths, relative, rule)
+        measured = rule.measured(relative, theta, self.norms)
+        worst = rule.slowest(relative, measured)
+        done = settled(theta, lengths, measured, rule)
         found = guards_show_complete(done, rule)
         idle = done | (lengths.x == 0)
         finite = state.finite & jnp.all(jnp.isfinite(theta) & jnp.isfinite(lengths.r))
-        progress = state.progress.after(worst)
+        progress = state.progress.after(jnp.max(measured[: rule.k]))
         stuck = progress.stalled(PATIENCE, jnp.minimum(worst, progress.best))
         stop = found | ~finite | (state.step >= rule.max_steps) | stuck
         due = stop | (state.step % REFRESH == 0)
@@ -306,7 +307,7 @@ class _Iteration(NamedTuple):
         return state._replace(
             r=r,
             lengths=lengths.r,
-            order=jnp.lexsort((-relative, idle)),
+            order=jnp.lexsort((-measured, idle)),
             history=history,
             progress=progress,
             finite=finite,

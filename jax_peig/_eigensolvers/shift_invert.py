@@ -157,7 +157,7 @@ class ShiftInvert(IterativeMethod):
             asked = self.pole(inputs.sigma)
             pole = jnp.asarray(asked, jnp.finfo(task.problem.dtype).dtype)
             below = jnp.array(False)
-        order = Order(pole, inputs.sigma, below)
+        order = Order(pole, inputs.sigma, below, task.rule.to_eigenvalue)
         size = default_basis(n, k) if self.max_basis_size is None else self.max_basis_size
         size = max(min(size, n + WIDTH), min(n, k + 2) + 2 * WIDTH)
         norm_a, norm_m = task.pencil.norms
@@ -216,7 +216,8 @@ def _refined(iteration: Iteration, pairs: _Pairs, tol: Array) -> _Pairs:
     k, m = iteration.rule.k, iteration.mass
 
     def due(pairs: _Pairs) -> Array:
-        return jnp.any(pairs.delta(m)[:k] > tol) & (pairs.rounds < REFINEMENTS)
+        measured = iteration.order.measured(pairs.delta(m), pairs.nu)
+        return jnp.any(measured[:k] > tol) & (pairs.rounds < REFINEMENTS)
 
     def refine(pairs: _Pairs) -> _Pairs:
         x, mx = _orthonormal(pairs.further()[0], m)
@@ -271,7 +272,11 @@ def _as_ritz(task: Task, iteration: Iteration, end: State, trusted: bool) -> Rit
         complete=end.phase == COMPLETE,
         history=end.history,
         inverted=Inverted(
-            order.pole, delta <= tol, bounds if trusted else None, pairs.solves, jnp.array(UNKNOWN)
+            order.pole,
+            reached=order.measured(delta, pairs.nu) <= tol,
+            distances=bounds if trusted else None,
+            solves=pairs.solves,
+            counted=jnp.array(UNKNOWN),
         ),
     )
 

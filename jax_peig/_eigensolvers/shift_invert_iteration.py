@@ -101,7 +101,7 @@ class State(NamedTuple):
     ritz: RitzPairs
     chain: Chain
     progress: Progress  # of the first k
-    settled: Array  # (k,), at the rounding of the solves
+    settled: Array  # (k,), converged or at the rounding of the solves
     phase: Array
     checks: Array  # that have begun
     event: Array  # what is due before the next step
@@ -117,6 +117,14 @@ class Order(NamedTuple):
     pole: Array
     sigma: Array | None
     below: Array  # nothing lies below the pole, by the factor's inertia
+    to_eigenvalue: bool = False  # the tolerance is relative to eigenvalues, too
+
+    def measured(self, delta: Array, nu: Array) -> Array:
+        """``delta`` as the tolerance counts it: relative to |lam - pole|, or |lam| if smaller."""
+        if not self.to_eigenvalue:
+            return delta
+        own = jnp.abs(1 + self.pole * nu)  # |lam| / |lam - pole|
+        return delta / jnp.where(own > 0, jnp.minimum(own, 1), jnp.finfo(own.dtype).tiny)
 
     def places(self, nu: Array) -> Array:
         """Ascending where lam = pole + 1 / nu is wanted first; inf where nu is rounding."""
@@ -203,12 +211,14 @@ class Iteration:
         chain = self.extended(state.chain, basis, left, state.basis.filled)
         progress = state.progress.after(ritz.delta[:k])
         stalled = progress.since >= PATIENCE
-        settled = stalled & (ritz.delta[:k] <= self.floor * jnp.max(jnp.abs(ritz.nu)))
+        rounding = ritz.delta[:k] <= self.floor * jnp.max(jnp.abs(ritz.nu))
+        measured = self.order.measured(ritz.delta, ritz.nu)[:k]
+        settled = (measured <= self.tol) | (stalled & rounding)
         state = state._replace(
             basis=basis, left=left, ritz=ritz, chain=chain, progress=progress, settled=settled,
             solves=solves, products=products, steps=state.steps + 1, history=history,
         )  # fmt: skip
-        converged = jnp.all(settled | (ritz.delta[:k] <= self.tol))
+        converged = jnp.all(settled)
         checking = state.phase == CHECKING
         moved = checking & converged & self.moved(chain, ritz)
         shown = checking & converged & jnp.all(chain.total * (COMPONENT**2 / self.n) > 1)

@@ -32,11 +32,33 @@ class StoppingRule(NamedTuple):
     monitor: Monitor = Monitor()
     guessed: int = 0  # columns of the block that began as a guess, beside a whole random block
     disturbed: bool = False  # the block began as a guess with a little noise in it
+    to_eigenvalue: bool = False  # ``tol`` is relative to the eigenvalues, not to the norms
 
     @property
     def sign(self) -> int:
         """1 for the smallest pairs and -1 for the largest: they are the smallest of sign A."""
         return -1 if self.largest else 1
+
+    def measured(self, relative: Array, values: Array, norms: tuple[Array, Array]) -> Array:
+        """`relative_residuals` as ``tol`` counts them, (m,).
+
+        Relative to the eigenvalue it is ||r|| / (|lam| ||M|| ||x||), and inf where lam = 0.
+        """
+        if not self.to_eigenvalue:
+            return relative
+        norm_a, norm_m = norms
+        own = jnp.abs(values) * norm_m
+        return jnp.where(own > 0, relative * ((norm_a + own) / jnp.where(own > 0, own, 1)), jnp.inf)
+
+    def slowest(self, relative: Array, measured: Array) -> Array:
+        """The largest relative residual of a wanted pair, by which stagnation is told.
+
+        What is relative to small eigenvalues is reached by others long before.
+        """
+        wanted = relative[: self.k]
+        if self.to_eigenvalue:
+            wanted = jnp.where(measured[: self.k] <= SAFETY * self.tol, 0, wanted)
+        return jnp.max(wanted)
 
 
 class Progress(NamedTuple):

@@ -56,6 +56,7 @@ class Problem(NamedTuple):
     reason: str  # why this method
     dtype: str
     tol: float
+    tol_relative_to: str  # "norm" or "eigenvalue"
     max_steps: int
     degeneracy_tol: float | None
     monitor: Monitor
@@ -75,7 +76,10 @@ class Problem(NamedTuple):
     def stopping_rule(self) -> StoppingRule:
         """When an iteration may end."""
         largest = self.structure.which == "largest"
-        return StoppingRule(self.k, largest, self.tol, self.max_steps, self.monitor)
+        return StoppingRule(
+            self.k, largest, self.tol, self.max_steps, self.monitor,
+            to_eigenvalue=self.tol_relative_to == "eigenvalue",
+        )  # fmt: skip
 
     def places(self, values: Array, sigma: Array | None) -> Array:
         """Where eigenvalues stand in the order wanted, ascending."""

@@ -34,6 +34,7 @@ WRONG = {
     "lobpcg, large k": (np.eye(5), {"method": "lobpcg"}),
     "max_steps twice": (DENSE, {"method": LOBPCG(max_steps=3), "max_steps": 3}),
     "tol": (DENSE, {"tol": -1.0}),
+    "tol_relative_to": (DENSE, {"tol_relative_to": "A"}),
     "degeneracy_tol": (DENSE, {"degeneracy_tol": "x"}),
     "key": (DENSE, {"key": 3}),
     "history": (DENSE, {"history": 1}),

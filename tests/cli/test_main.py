@@ -186,7 +186,7 @@ def test_a_demonstration_that_fails_exits_with_one(capsys, monkeypatch):
     """Wrong exact eigenvalues must be seen."""
     exact = membrane.exact_eigenvalues
     monkeypatch.setattr(membrane, "exact_eigenvalues", lambda grid, k: exact(grid, k) * (1 + 1e-6))
-    monkeypatch.setattr(demo, "show_gradient", lambda grid, checks: None)
+    monkeypatch.setattr(demo, "show_gradient", lambda grid, solve, checks: None)
     monkeypatch.setattr(demo, "show_usual_way", lambda grid, checks: None)
     code, out, _ = run(capsys, "--grid", 8)
     assert code == 1

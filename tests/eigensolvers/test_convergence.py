@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jax_peig import Status, partial_eigh
 from jax_peig._eigensolvers import completeness
 from jax_peig._eigensolvers.completeness import complement_shows
 from jax_peig._problem.convergence import (
@@ -74,6 +75,55 @@ def test_relative_residuals():
     np.testing.assert_allclose(found[0], 3.0 / ((2 + 4 * 0.5) * 1.5), rtol=4 * EPS)
     assert found[1] < EPS
     assert np.isinf(found[2])  # a dropped direction is no eigenvector
+
+
+def test_residuals_relative_to_the_eigenvalue():
+    """||r|| / (|lam| ||M|| ||x||), which no residual of lam = 0 is small beside."""
+    norms = jnp.array(2.0), jnp.array(0.5)
+    lengths = Lengths(jnp.array([3e-3, 3e-5, 1e-9]), jnp.array([1.5, 1.0, 1.0]))
+    values = jnp.array([-4.0, 1e-3, 0.0])
+    rule = StoppingRule(3, False, 1e-2, 100, to_eigenvalue=True)
+    relative = relative_residuals(lengths, values, norms)
+    measured = rule.measured(relative, values, norms)
+    np.testing.assert_allclose(measured[:2], [1e-3, 3e-5 / 5e-4], rtol=1e-12)
+    assert np.isinf(measured[2])
+    assert float(rule.slowest(relative, measured)) == float(relative[1])
+    norm = rule._replace(to_eigenvalue=False)
+    np.testing.assert_array_equal(norm.measured(relative, values, norms), relative)
+    assert float(norm.slowest(relative, relative)) == float(relative[0])
+
+
+METHODS = ["dense", "chebyshev", "lobpcg", "davidson", "shift_invert"]
+STIFF = np.r_[np.arange(1.0, 13.0), np.linspace(1e4, 4e4, 48)]
+
+
+@pytest.mark.parametrize("mass", [False, True], ids=["identity", "mass"])
+@pytest.mark.parametrize("method", METHODS)
+def test_tol_relative_to_the_eigenvalue(method, mass):
+    """Values of one are right to tol; those of the default to tol ||A|| = 0.4, and with M alike."""
+    tol = 1e-5
+    m = np.linspace(1.0, 2.0, STIFF.size) if mass else np.ones(STIFF.size)
+    pencil = (np.diag(STIFF * m), np.diag(m) if mass else None)
+    given = {"k": 4, "method": method, "tol": tol}
+    loose = partial_eigh(*pencil, **given)
+    tight = partial_eigh(*pencil, **given, tol_relative_to="eigenvalue")
+    np.testing.assert_allclose(tight.eigenvalues, STIFF[:4], rtol=2 * tol)
+    for found, scale in ((loose, STIFF[-1] * np.max(m)), (tight, loose.eigenvalues * np.max(m))):
+        assert int(found.info.status) == Status.CONVERGED
+        lengths = np.linalg.norm(found.eigenvectors, axis=0)
+        assert np.all(found.info.residual_norms <= 1.1 * tol * scale * lengths)
+    assert np.all(tight.info.rounding > EPS * STIFF[-1] / 4 / np.max(m) ** 0.5)
+
+
+@pytest.mark.parametrize("method", METHODS[:4])
+def test_zero_does_not_converge_relative_to_itself(method):
+    """The value is right to rounding all the same, and the status is honest."""
+    d = np.r_[0.0, np.arange(1.0, 60.0)]
+    given = {"k": 2, "method": method, "tol_relative_to": "eigenvalue"}
+    w, _, info = partial_eigh(np.diag(d), **given)
+    assert int(info.status) == Status.STAGNATED
+    assert int(info.converged) == 1
+    np.testing.assert_allclose(w, [0, 1], atol=1e-9)
 
 
 # -- completeness ----------------------------------------------------------------------------------
