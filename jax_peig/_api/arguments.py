@@ -6,16 +6,19 @@ public function that was called.
 
 import dataclasses
 import difflib
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jax_peig._core import tolerances
 from jax_peig._core.checks import check_positive, floating_dtype, integer, is_array
 from jax_peig._core.options import Derivative
-from jax_peig._eigensolvers.choose import method_of
+from jax_peig._eigensolvers.choose import DENSE_ORDER, method_of
 from jax_peig._factorizations.shift_inverse import can_factorize
+from jax_peig._factorizations.stiffness import Stiffness, is_on_host, stiffness_of
 from jax_peig._operators.given import kind_of_operator, order_and_dtype
 from jax_peig._operators.hermitian import imaginary_beyond_rounding
 from jax_peig._problem.problem import Structure
@@ -166,7 +169,40 @@ class Arguments:
             entries=can_factorize(self.A, self.M),
             guess=self.v0 is not None,
             derivative_preconditioner=self.derivative_options.preconditioner is not None,
+            stiff=self.stiffness is not None and self.stiffness.factorable,
         )
+
+    @functools.cached_property
+    def stiffness(self) -> Stiffness | None:
+        """What the entries of A and M show, where "auto" may go by it and they are stiff."""
+        helped = self.preconditioner is not None or self.M_solve is not None
+        fixed = self.derivative_options.solver == "semi_iteration"  # suits no factorisation
+        by_values = self.end == "smallest" and not (helped or fixed or self.method != "auto")
+        matrices = getattr(self.A, "ndim", None) == 2 and can_factorize(self.A, self.M)
+        if not (by_values and matrices and is_on_host((self.A, self.M, self.v0, self.key))):
+            return None
+        n = self._order()
+        if n <= DENSE_ORDER or 5 * self._count(n) > n:
+            return None
+        found = stiffness_of(self.A, self.M, n, self.residual_tol)
+        return found if found is not None and found.stiff else None
+
+    @property
+    def remark(self) -> str:
+        """The numbers behind the reason for the method; "" where it does not go by values."""
+        if self.stiffness is None:
+            return ""
+        if self.stiffness.factorable:
+            return f": {self.stiffness}"
+        return (
+            f"; but the entries are stiff and their factors large: {self.stiffness}. Give a "
+            "preconditioner, such as preconditioners.multigrid, or try method='shift_invert'"
+        )
+
+    @property
+    def residual_tol(self) -> float:
+        """The tolerance: the caller's, or that of the dtype."""
+        return float(tolerances.residual(self.vector_dtype()) if self.tol is None else self.tol)
 
     def _order(self) -> int:
         """n, from all who know it; they have to agree."""

@@ -1,5 +1,6 @@
 """partial_eigh: from operators to eigenpairs with derivatives."""
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,6 @@ from jax_peig._api.arguments import Arguments
 from jax_peig._api.keywords import EighOptions, check_known
 from jax_peig._api.shaped import flattened, shaped
 from jax_peig._api.solution import over_devices
-from jax_peig._core import tolerances
 from jax_peig._core.monitor import Monitor
 from jax_peig._core.options import Derivative
 from jax_peig._core.recording import visitor
@@ -111,9 +111,12 @@ def partial_eigh(
         The eigensolver: "auto", or "dense", "chebyshev", "lobpcg", "davidson", "shift_invert", each
         short for `Dense`, `Chebyshev`, `LOBPCG`, `Davidson`, `ShiftInvert` with their default
         options, or such a value. "auto" takes "dense" up to n = 500 or where k > n/5, else, with a
-        ``sigma``, "shift_invert" for matrices or with OPinv, else "lobpcg" with a preconditioner or
-        with an M that is not diagonal and has no M_solve, else "chebyshev". ``info.reason`` says
-        why.
+        ``sigma``, "shift_invert" for matrices or with OPinv, else "lobpcg" with a preconditioner,
+        else "shift_invert" for the smallest pairs of stiff matrices (n, n), else "lobpcg" with an M
+        that is not diagonal and has no M_solve, else "chebyshev". Matrices are stiff by their
+        values, where Lanczos steps show thousands of matvecs that a factorisation saves: on one
+        CPU, and where no value is traced. ``jit``, ``grad`` and ``vmap`` may so choose otherwise
+        than a call outside of them. ``info.reason`` says why.
     tol : float, optional
         A pair is converged when ||A x - lam M x|| <= tol (||A|| + |lam| ||M||) ||x||. Default:
         eps^(2/3), 3.7e-11 in float64 and 2.4e-5 in float32. A smaller one is reached down to some
@@ -239,6 +242,7 @@ class Call(NamedTuple):
     problem: Problem
     rule: Rule
     inputs: Inputs
+    remark: str  # on the reason; it tells values, and is compiled into nothing
 
 
 def pairs(
@@ -267,7 +271,9 @@ def pairs(
     call = prepare(Arguments(caller, flat.A, flat.M, k, **flat.options), rule, postprocess)
 
     def run(rule: Rule, inputs: Inputs) -> PartialEigh:
-        return over_devices((call.problem, rule), inputs, flat.grid)
+        found = over_devices((call.problem, rule), inputs, flat.grid)
+        info = dataclasses.replace(found.info, reason=call.problem.reason + call.remark)
+        return found._replace(info=info)
 
     visit = visitor()
     if visit is None:
@@ -285,7 +291,7 @@ def prepare(given: Arguments, rule: type[Rule], postprocess: Postprocess | None)
         method=method,
         reason=reason,
         dtype=dtype.name,
-        tol=float(tolerances.residual(dtype) if given.tol is None else given.tol),
+        tol=given.residual_tol,
         tol_relative_to=given.tol_relative_to,
         max_steps=max_steps,
         degeneracy_tol=None if given.degeneracy_tol is None else float(given.degeneracy_tol),
@@ -300,7 +306,7 @@ def prepare(given: Arguments, rule: type[Rule], postprocess: Postprocess | None)
         on_unconverged=derivative.on_unconverged,
     )
     chosen = rule(settings, derivative.refine, derivative.on_gauge)
-    return Call(problem, chosen, _inputs(given, problem))
+    return Call(problem, chosen, _inputs(given, problem), given.remark)
 
 
 def _steps(given: Arguments, method: Method) -> int:

@@ -48,20 +48,18 @@ def method_of(value: Any, caller: str) -> Method | None:
 
 
 def choose(structure: Structure) -> tuple[Method, str]:
-    """The method for "auto" and its reason, from what does not depend on values."""
+    """The method for "auto" and its reason."""
     n, k = structure.n, structure.k
     if n <= DENSE_ORDER:
         return Dense(), f"n = {n} is at most {DENSE_ORDER}"
     if 5 * k > n:
         return Dense(), f"k = {k} is more than a fifth of n = {n}"
-    if structure.interior and structure.op_inv:
-        return ShiftInvert(), "interior eigenvalues, OPinv"
-    if structure.interior and structure.entries:
-        return ShiftInvert(), "interior eigenvalues of matrices, which can be factorised"
     if structure.interior:
-        return Chebyshev(), "interior eigenvalues, no OPinv, operators known by their products"
+        return _choose_interior(structure)
     if structure.preconditioner:
         return LOBPCG(), "a preconditioner is given"
+    if structure.stiff:
+        return ShiftInvert(), "known entries that are stiff (jit may choose otherwise)"
     if structure.mass == "identity":
         return Chebyshev(), "M is the identity, no preconditioner"
     if structure.m_solve:
@@ -69,6 +67,14 @@ def choose(structure: Structure) -> tuple[Method, str]:
     if structure.mass == "diagonal":
         return Chebyshev(), "M is diagonal, no preconditioner"
     return LOBPCG(), "M is not diagonal, and there is no M_solve"
+
+
+def _choose_interior(structure: Structure) -> tuple[Method, str]:
+    if structure.op_inv:
+        return ShiftInvert(), "interior eigenvalues, OPinv"
+    if structure.entries:
+        return ShiftInvert(), "interior eigenvalues of matrices, which can be factorised"
+    return Chebyshev(), "interior eigenvalues, no OPinv, operators known by their products"
 
 
 def resolve(value: Any, structure: Structure, caller: str) -> tuple[Method, str]:

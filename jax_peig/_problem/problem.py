@@ -26,7 +26,7 @@ Postprocess: TypeAlias = Callable[[Operator, Any, int], Any]
 
 
 class Structure(NamedTuple):
-    """What is known of a problem before any value is: ``jit`` changes nothing of it.
+    """What is known of a problem before any value is, so that ``jit`` changes nothing of it.
 
     The method is chosen by it, and each method says by it whether it suits the problem.
     """
@@ -41,6 +41,7 @@ class Structure(NamedTuple):
     entries: bool = False  # those of A and M are known, so that A - sigma M can be factorised
     guess: bool = False
     derivative_preconditioner: bool = False
+    stiff: bool = False  # by known values: the one field that ``jit`` does not know
 
     @property
     def interior(self) -> bool:

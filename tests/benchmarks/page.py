@@ -148,6 +148,18 @@ TABLES = (
         """,
     ),
     Table(
+        "choice",
+        "The choice of the method",
+        """
+        This table shows what "auto" chooses for the six smallest pairs of matrices whose entries
+        are known, and the seconds of the methods that it can choose. ">" stands before a method
+        that did not converge within a bound on its steps. "difference" is that of the eigenvalues
+        of two methods, relative to the norm. The last ratio compares the chosen method, with the
+        choice itself, to the fastest that converged. The rule was made without a look at the
+        matrices with a "*".
+        """,
+    ),
+    Table(
         "degeneracy",
         "Derivatives at exact degeneracy",
         """

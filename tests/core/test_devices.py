@@ -166,6 +166,24 @@ BATCH = """
 """
 
 
+CHOICE = """
+    import jax, jax.numpy as jnp, numpy as np
+    jax.config.update("jax_enable_x64", True)
+    from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
+    from jax_peig import operators
+    from tests.support.choices import chosen
+    from tests.support.finite_elements import laplacian
+
+    line = operators.from_scipy(laplacian(600))
+    assert chosen(line)[0] == "shift_invert"
+    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.AXES,))
+    spread = lambda x, *axes: jax.device_put(x, NamedSharding(mesh, P(*axes)))
+    assert chosen(jax.tree.map(spread, line))[0] == "chebyshev"
+    assert chosen(line, v0=spread(jnp.ones(600), "x"))[0] == "chebyshev"
+    print("ok")
+"""
+
+
 def run_on_four_devices(program):
     """Run the text of a program that prints "ok" at its end."""
     flags = os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=4"
@@ -195,6 +213,12 @@ def test_no_block_is_gathered(method, axes):
 def test_a_batch_spread_over_devices_stays_there():
     """On several devices a batch is a batch, and no member's vectors are brought to another."""
     run_on_four_devices(BATCH)
+
+
+@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
+def test_auto_factorises_no_matrix_of_several_devices(axes):
+    """A sparse factorisation is host code, for one device."""
+    run_on_four_devices(CHOICE.replace("AXES", axes))
 
 
 @pytest.mark.slow
