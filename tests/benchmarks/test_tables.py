@@ -16,6 +16,7 @@ from tests.support import spectra
 from . import (
     accuracy,
     bounds,
+    choice,
     costs,
     degeneracy,
     growth,
@@ -262,6 +263,16 @@ def test_multigrid(tmp_path):
     assert row["error"] < 1e-12
     (line,) = rendered(saved)
     assert line.startswith("| 2-D Laplacian 12 x 12 | 144 | 1 | ")
+
+
+def test_choice(tmp_path):
+    saved = tmp_path / "choice.json"
+    assert choice.main(["--quick", "--save", str(saved)]) == 0
+    (row,) = read(saved)["rows"]
+    assert row["runs"]["shift_invert"]["converged"]
+    assert row["difference"] < 1e-11
+    (line,) = [line for line in rendered(saved) if line.startswith("| line 600")]
+    assert "shift_invert" in line
 
 
 def test_stiff(tmp_path):
