@@ -138,7 +138,7 @@ def _dominated(n: int) -> Any:
     return sp.csr_array(weak + sp.diags_array(10 + np.arange(float(n))))
 
 
-def _anderson(*shape: int, disorder: float) -> Any:
+def anderson(*shape: int, disorder: float) -> Any:
     """Hopping on a grid with random levels of width ``disorder``."""
     n = int(np.prod(shape))
     levels = disorder * (np.random.default_rng(n).random(n) - 0.5)
@@ -196,7 +196,7 @@ MATRICES: dict[str, Callable[[], Any]] = {
     "plate 40^2": lambda: _plate(40),
     "plate 90^2": lambda: _plate(90),
     "4-regular 4000": lambda: _regular(4000, 4),
-    "6-regular 20,000": lambda: _regular(20_000, 6),
+    "6-regular 6000": lambda: _regular(6000, 6),
     "small world 5000, 0.1": lambda: _small_world(5000, 0.1),
     "small world 20,000, 1e-3": lambda: _small_world(20_000, 1e-3),
     "attachment 5000": lambda: _attached(5000),
@@ -208,7 +208,7 @@ MATRICES: dict[str, Callable[[], Any]] = {
     "band 5000, 10": lambda: _band(5000, 10),
     "band 3000, 60": lambda: _band(3000, 60),
     "dominated 5000": lambda: _dominated(5000),
-    "Anderson 14^3": lambda: _anderson(14, 14, 14, disorder=16.5),
+    "Anderson 14^3": lambda: anderson(14, 14, 14, disorder=16.5),
     "wells 120^2": lambda: _wells(120),
     "low rank 5000": lambda: _low_rank(5000, 40),
     "Hubbard 8 sites": lambda: _hubbard(8, 4),

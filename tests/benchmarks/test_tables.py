@@ -19,6 +19,7 @@ from . import (
     choice,
     costs,
     degeneracy,
+    folded,
     growth,
     multigrid,
     ours,
@@ -273,6 +274,14 @@ def test_choice(tmp_path):
     assert row["difference"] < 1e-11
     (line,) = [line for line in rendered(saved) if line.startswith("| line 600")]
     assert "shift_invert" in line
+
+
+def test_folded(tmp_path):
+    saved = tmp_path / "folded.json"
+    assert folded.main(["--quick", "--save", str(saved)]) == 0
+    (row,) = read(saved)["rows"]
+    assert all(run["converged"] for run in row["runs"].values())
+    assert max(run["error"] for run in row["runs"].values()) < 1e-9
 
 
 def test_stiff(tmp_path):
