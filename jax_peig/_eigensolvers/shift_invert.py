@@ -42,8 +42,8 @@ REFINEMENTS = 3
 
 
 def default_basis(n: int, k: int) -> int:
-    """A wider basis saves hardly a solve."""
-    return min(n + WIDTH, max(30, 3 * k + 12))
+    """A wider one saves hardly a solve; a completeness check among close eigenvalues needs this."""
+    return min(n + WIDTH, max(60, 3 * k + 36))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +60,8 @@ class ShiftInvert(IterativeMethod):
         Bound on the steps, of two solves each. Default: 1000.
     max_basis_size : int, optional
         How many vectors are kept, with as many solutions and, with M, products. Default: 3 k
-        + 12, and at least 30. Fewer cost more solves.
+        + 36, and at least 60. Fewer cost more solves, and among close eigenvalues they may not
+        suffice to show that no pair is missing.
     shift : float, optional
         The pole: an eigenvalue converges the faster, the nearer it is. Default: ``sigma``. Without
         ``sigma`` a number below the spectrum: zero where A is positive definite, else the first

@@ -70,6 +70,14 @@ def test_the_right_set(spectrum, sigma):
         np.testing.assert_allclose(x.T @ x, np.eye(K), atol=1e-12)
 
 
+def test_close_eigenvalues_behind_the_wanted_ones():
+    """A spacing of a hundredth of the pole's distance: the check has to tell them apart."""
+    d = np.r_[1 + 0.01 * np.arange(200), np.linspace(10, 100, 300)]
+    w, _, info = partial_eigh(d, k=6, method=ShiftInvert())
+    assert int(info.status) == Status.CONVERGED
+    np.testing.assert_allclose(w, d[:6], rtol=1e-12)
+
+
 def test_six_ones_of_a_matrix_of_norm_1e9():
     """The bounds are as small as the errors deserve; those of residual and norm were 2 to 7 %."""
     d = np.r_[np.ones(6), 1e9 * np.linspace(0.1, 1, N - 6)]
