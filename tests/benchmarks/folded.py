@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -80,7 +81,6 @@ CASES: dict[str, Callable[[], Case]] = {
     "grid 50^2, at 1": lambda: Case(finite_elements.laplacian(50, 50), sigma=1.0),
     "grid 50^2, at 0.05": lambda: Case(finite_elements.laplacian(50, 50), sigma=0.05),
     "Anderson 50^2, middle": lambda: Case(matrices.anderson(50, 50, disorder=8.0), sigma=0.0),
-    "Anderson 20^3, middle": lambda: Case(matrices.anderson(20, 20, 20, disorder=16.5), sigma=0.0),
     "oscillator 24^3, at 2.3": _oscillator,
     "elements 40^2, at 60": lambda: _elements(40, 60.0),
     "elements 40^2, at 500": lambda: _elements(40, 500.0),
@@ -88,7 +88,6 @@ CASES: dict[str, Callable[[], Case]] = {
     "elements 120^2": lambda: _elements(120),
     "overlap 0.3, 40^2": lambda: _overlapping(40, 0.3),
     "overlap 0.45, 40^2": lambda: _overlapping(40, 0.45),
-    "overlap 0.49, 40^2": lambda: _overlapping(40, 0.49),
     "overlap 0.45, 120^2": lambda: _overlapping(120, 0.45),
 }
 QUICK = {"elements 6^2": lambda: _elements(6)}
@@ -126,14 +125,15 @@ def _run(way: str, case: Case, wanted: np.ndarray, norm: float, repeat: int) -> 
     from jax_peig.operators import factors, from_scipy
 
     pencil = [None if x is None else from_scipy(sp.csr_array(x)) for x in (case.matrix, case.mass)]
-    function = jax.jit(functools.partial(_solve, way, case.sigma))
+    function, _ = timing.compile_ahead(functools.partial(_solve, way, case.sigma), *pencil)
 
     def call() -> Any:
         factors.clear()
         return function(*pencil)
 
-    w, info = jax.block_until_ready(call())  # compiles
-    once = timing.run_once(call)
+    begin = time.perf_counter()
+    w, info = jax.block_until_ready(call())
+    once = time.perf_counter() - begin
     return {
         "seconds": once if once > 1 else timing.measure(call, repeat, budget=2.0).seconds,
         "converged": int(info.status) == Status.CONVERGED,
