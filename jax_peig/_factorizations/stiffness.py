@@ -107,11 +107,12 @@ def stiffness_of(A: Any, M: Any, n: int, tol: float) -> Stiffness | None:
 
 
 def _host_matrix(x: Any, n: int) -> Any:
-    """A SciPy sparse matrix, or a NumPy array."""
+    """A SciPy sparse matrix, or a NumPy array, of which the Hermitian part is meant."""
     if scipy.sparse.issparse(x):
         return scipy.sparse.csr_array(x)
     if is_array(x):
-        return np.asarray(x)
+        x = np.asarray(x)
+        return (x + x.conj().T) / 2
     x = jax.tree.map(np.asarray, x)
     if isinstance(x, BCOO):
         entries = Entries(x.indices[:, 0], x.indices[:, 1], x.data)
