@@ -35,7 +35,7 @@ from . import matrices, page, problems, report, timing
 
 PAIRS = 4
 MOST_DENSE = 3000
-MAX_STEPS = {"chebyshev": 15, "lobpcg": 300, "davidson": 1000, "dense": None, "factorised": 300}
+MAX_STEPS = {"chebyshev": 60, "lobpcg": 300, "davidson": 1000, "dense": None, "factorised": 300}
 HEADINGS = ["problem", "n", *(f"{way} s" for way in MAX_STEPS), "matvecs", "error"]
 WIDTHS = [32, 6, 11, 9, 10, 8, 12, 24, 8]
 

@@ -1,5 +1,7 @@
 """Where "auto" goes by values: stiff matrices, outside of every transformation, on one CPU."""
 
+import sys
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -146,7 +148,7 @@ def test_traced_entries_never_choose_host_code():
 
 
 def test_it_does_not_depend_on_extras(monkeypatch):
-    monkeypatch.setitem(__import__("sys").modules, "pyamg", None)
+    monkeypatch.setitem(sys.modules, "pyamg", None)
     assert chosen(LINE)[0] == "shift_invert"
 
 
