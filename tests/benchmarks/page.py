@@ -51,12 +51,15 @@ class Table:
         What is measured, and how to read it.
     arguments : str
         Those of the command while there is no JSON file.
+    absent : str
+        What stands in place of the figures then.
     """
 
     name: str
     title: str
     text: str
     arguments: str = "--keep"
+    absent: str = "Not run yet with this version."
 
     @property
     def command(self) -> str:
@@ -174,6 +177,52 @@ TABLES = (
         """,
     ),
     Table(
+        "resume",
+        "Runs that go on",
+        """
+        This table shows what it costs to end a run after half of its steps and to start another
+        from the eigenvectors, which are all that is saved. "resumed" are the matvecs of the second
+        run. It checks for missed pairs anew, and it lacks what the first had beside the vectors:
+        "lobpcg" its directions, "davidson" its basis. "shift_invert" has no row, because it does
+        not use `v0`. "error" is that of the eigenvalues over the largest.
+        """,
+    ),
+    Table(
+        "batches",
+        "Large batches",
+        """
+        This table is about 10,000 small matrices and about 256 k-points, whose vectors are complex
+        grids. The loss is rough in the eigenvectors, "gradient" is the time of value and gradient,
+        and "gradient x" its ratio to the value. `lax.map` takes 256 matrices at once, and one
+        k-point. The second table replaces one member of a batch by a hard one: the ratios of the
+        times and of all matvecs, and "in step", how many times these matvecs a machine would do
+        that advances all members until the last has converged.
+        """,
+    ),
+    Table(
+        "collectives",
+        "Collectives",
+        """
+        This table counts what 8 devices send each other, in the compiled programs of a chain of
+        4096 rows. A "polynomial" in A exchanges rows with the neighbours ("permutes") and sums
+        nothing; "step" is the largest count in one step of any other loop, "once" that outside the
+        loops. Both sides of a branch count. "gathers" counts all other collectives, and "largest
+        message" is in numbers, of which one device has 512 of each vector.
+        """,
+    ),
+    Table(
+        "gpu",
+        "On a GPU",
+        """
+        These tables compare jax_peig on one GPU with CuPy, torch.lobpcg and jnp.linalg.eigh on P1
+        to P5, in both precisions. All have one tolerance, 1e-8 or 1e-4, and are judged in float64.
+        The second table gives the time of a product with 16 columns inside a compiled loop, its
+        bandwidth from the least bytes that it moves, and its share of the bandwidth of a large
+        copy. Where `SparseOperator` and BCOO are compared, the faster is the format to take there.
+        """,
+        absent="Not measured: no GPU was at hand.",
+    ),
+    Table(
         "degeneracy",
         "Derivatives at exact degeneracy",
         """
@@ -238,7 +287,7 @@ def render() -> str:
 def section(table: Table, results: dict[str, Any] | None) -> str:
     """A table and what is said of it; no figures without results."""
     if results is None:
-        command, parts = table.command, ["Not run yet with this version."]
+        command, parts = table.command, [table.absent]
     else:
         command = results["command"]
         parts = [_wrapped(record.sentence(results["machine"])), table.module().markdown(results)]

@@ -15,17 +15,21 @@ from tests.support import spectra
 
 from . import (
     accuracy,
+    batches,
     bounds,
     choice,
+    collectives,
     costs,
     degeneracy,
     folded,
+    gpu,
     growth,
     multigrid,
     ours,
     page,
     problems,
     report,
+    resume,
     rows,
     run,
     stiff,
@@ -292,6 +296,59 @@ def test_stiff(tmp_path):
     assert row["error"] < 1e-11
     (line,) = rendered(saved)
     assert line.startswith("| 2-D Laplacian 12 x 12 | 144 | 8 | ")
+
+
+def test_resume(tmp_path):
+    saved = tmp_path / "resume.json"
+    assert resume.main(["--quick", "--save", str(saved)]) == 0
+    found = read(saved)["rows"]
+    assert [row["method"] for row in found] == list(ours.JaxPeig.iterations)
+    for row in found:
+        assert row["right"]
+        assert row["converged_at_half"] < row["k"]
+        assert row["error"] < 10 * resume.TOL
+    assert rendered(saved)[0].startswith("| 2-D Laplacian 12 x 12 | chebyshev | ")
+
+
+def test_batches(tmp_path):
+    saved = tmp_path / "batches.json"
+    assert batches.main(["--quick", "--save", str(saved)]) == 0
+    found = read(saved)
+    assert all(row["finite"] and row["error"] < 1e-9 for row in found["rows"])
+    assert all(row["converged"] and row["in_step"] >= 1 for row in found["slow"])
+    assert len(rendered(saved)) == len(found["rows"]) + 1 + len(found["slow"])
+
+
+def test_collectives(tmp_path):
+    saved = tmp_path / "collectives.json"
+    assert collectives.main(["--quick", "--save", str(saved)]) == 0
+    (row,) = read(saved)["rows"]
+    assert row["polynomials"] == 1
+    assert row["polynomial"]["all-reduce"] == row["others"] == 0
+    assert row["step"]["all-reduce"] > 0
+
+
+def test_gpu(tmp_path):
+    """At tiny sizes on the processor; no card is there to be measured."""
+    saved = tmp_path / "gpu.json"
+    assert gpu.main(["--quick", "--save", str(saved)]) == 0
+    found = read(saved)
+    ran = [row for row in found["rows"] if row["status"] == "ok"]
+    forms = {"function", "SparseOperator", "BCOO", "array"}
+    assert {row["solver"] for row in ran} == {f"jax_peig {f}" for f in forms} | {"jnp.linalg.eigh"}
+    assert not any(row["status"].startswith("failed") for row in found["rows"])
+    for row in ran:
+        assert row["right"]
+        assert row["residual"] < 3 * gpu.TOLERANCES[row["dtype"]]
+    assert {row["product"] for row in found["products"]} == forms
+    assert all(row["of_a_copy"] > 0 for row in found["products"])
+    assert "GB/s" in page.section(page.named("gpu"), found)
+
+
+@pytest.mark.skipif(jax.default_backend() == "gpu", reason="there is a GPU")
+def test_gpu_without_one(capsys):
+    assert gpu.main([]) == 2
+    assert "no GPU" in capsys.readouterr().out
 
 
 def test_degeneracy(tmp_path, capsys, monkeypatch):
