@@ -85,8 +85,9 @@ def _k_points(side: int, count: int) -> Case:
 
         energy = kinetic(k)
         given = {"preconditioner": jax_peig.preconditioners.fourier(energy, 1.0)}
+        energy = energy.astype(complex)
         w, x, _ = jax_peig.partial_eigh(
-            lambda u: jnp.fft.ifft2(energy * jnp.fft.fft2(u)) + V * u, k=K,
+            lambda u: jnp.fft.ifft2(energy * jnp.fft.fft2(u)) + V.astype(complex) * u, k=K,
             like=jax.ShapeDtypeStruct(shape, complex), method=solver,
             **(given if solver == "lobpcg" else {}),
         )  # fmt: skip

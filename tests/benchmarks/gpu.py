@@ -97,12 +97,12 @@ def copy_bandwidth(entries: int) -> float:
 def products(problem: Problem, dtype: str, copied: float) -> list[dict[str, Any]]:
     """A row for each form of A: the product with a block, inside a compiled loop."""
     x = jnp.asarray(starting_block(problem, COLUMNS, 0), dtype)
-    rows = []
+    scale, rows = 1 / float(problem.norm), []
     for name, (operator, stored) in _forms(problem, dtype).items():
         # A scaled product keeps the block bounded, and each step needs the one before it.
         def loop(operator: Any, x: Any) -> Any:
             def step(_: Any, x: Any) -> Any:
-                return (_times(operator, x) * (1 / problem.norm)).astype(x.dtype)
+                return _times(operator, x) * scale
 
             return jax.lax.fori_loop(0, PRODUCTS, step, x)
 

@@ -147,7 +147,7 @@ def oscillator(edge: int, k: int = 10) -> Problem:
     """
     n = edge**3
     position = np.linspace(-5.5, 5.5, edge)
-    step = position[1] - position[0]
+    step = float(position[1] - position[0])  # of no dtype, beside arrays of any
     well = position**2 / 2.0
     values, basis = scipy.linalg.eigh_tridiagonal(
         1.0 / step**2 + well, np.full(edge - 1, -0.5 / step**2)
