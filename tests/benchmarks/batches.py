@@ -25,6 +25,7 @@ from . import page, report, timing
 K = 4
 CHUNK = 256  # members that lax.map takes at once
 SAMPLE = 3
+ROUNDS, BUDGET = 2, 3.0  # of a time: one call of a large batch takes seconds
 HEADINGS = [
     "batch", "n", "solver", "by", "value s", "gradient s", "gradient x", "us a member", "error",
 ]  # fmt: skip
@@ -43,7 +44,7 @@ class Case:
     shared: Any
     members: Any
     solve: Callable[[str, Any, Any], Any]  # solver, shared, member -> w, x
-    solvers: tuple[str, ...]
+    runs: tuple[tuple[str, str], ...]  # solver, way
     exact: Callable[[int], np.ndarray]  # of a member
     checked: tuple[int, ...]
     chunk: int | None
@@ -64,7 +65,7 @@ def _matrices(n: int, count: int) -> Case:
 
     return Case(
         title=f"{count} matrices", n=n, shared=np.zeros(n), members=a, solve=solve,
-        solvers=("dense", "jnp.linalg.eigh"), exact=lambda i: np.linalg.eigvalsh(a[i])[:K],
+        runs=(("dense", "vmap"), ("dense", "lax.map"), ("jnp.linalg.eigh", "vmap")), exact=lambda i: np.linalg.eigvalsh(a[i])[:K],
         checked=tuple(range(0, count, max(count // 100, 1))), chunk=min(CHUNK, count),
     )  # fmt: skip
 
@@ -103,7 +104,7 @@ def _k_points(side: int, count: int) -> Case:
 
     return Case(
         title=f"{count} k-points", n=side**2, shared=potential, members=points, solve=solve,
-        solvers=("chebyshev", "lobpcg"), exact=exact,
+        runs=(("chebyshev", "vmap"), ("chebyshev", "lax.map"), ("lobpcg", "lax.map")), exact=exact,
         checked=tuple(range(0, count, -(-count // SAMPLE))), chunk=None,
     )  # fmt: skip
 
@@ -124,10 +125,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(report.cells(HEADINGS, WIDTHS))
     for make in options.cases.values():
         case = make()
-        for solver in case.solvers:
-            for way in ("vmap", "lax.map"):
-                results["rows"].append(measured(case, solver, way, options.repeat))
-                print(report.cells(_cells(results["rows"][-1]), WIDTHS), flush=True)
+        for solver, way in case.runs:
+            results["rows"].append(measured(case, solver, way, options.repeat))
+            print(report.cells(_cells(results["rows"][-1]), WIDTHS), flush=True)
     for method in ("chebyshev", "lobpcg"):
         for way in ("vmap", "lax.map"):
             results["slow"].append(one_hard(method, way, options))
@@ -152,12 +152,12 @@ def measured(case: Case, solver: str, way: str, repeat: int) -> dict[str, Any]:
     value, _ = timing.compile_ahead(loss, *given)
     wanted = int(case.shared.ndim == 1)  # the matrices, or the potential
     gradient, _ = timing.compile_ahead(jax.value_and_grad(loss, wanted, has_aux=True), *given)
-    w = np.asarray(value(*given)[1])
+    (_, w), slope = jax.tree.map(np.asarray, gradient(*given))
     errors = [
         np.abs(w[i] - case.exact(i)).max() / np.abs(case.exact(i)).max() for i in case.checked
     ]
-    slope = np.asarray(gradient(*given)[1])
-    times = [timing.measure(functools.partial(f, *given), repeat) for f in (value, gradient)]
+    calls = [functools.partial(f, *given) for f in (value, gradient)]
+    times = [timing.measure(call, repeat, rounds=ROUNDS, budget=BUDGET) for call in calls]
     return {
         "batch": case.title,
         "n": case.n,
@@ -197,7 +197,8 @@ def one_hard(method: str, way: str, options: argparse.Namespace) -> dict[str, An
     mixed = easy.at[count // 2].set(1000.0)
     batch, _ = timing.compile_ahead(lambda c: _mapped(solve, c, way, None), easy)
     counts = [np.asarray(batch(c)[1]) for c in (easy, mixed)]
-    times = [timing.measure(functools.partial(batch, c), options.repeat) for c in (easy, mixed)]
+    calls = [functools.partial(batch, c) for c in (easy, mixed)]
+    times = [timing.measure(call, options.repeat, rounds=ROUNDS, budget=BUDGET) for call in calls]
     return {
         "method": method,
         "by": way,
