@@ -78,3 +78,22 @@ def test_gradients_of_batches(axes):
     both = jax.jit(jax.vmap(jax.vmap(slope, (None, 0)), (0, None)))(COUPLINGS[:2], weights)
     wanted = [[slope(c, w) for w in weights] for c in COUPLINGS[:2]]
     np.testing.assert_allclose(both, wanted, rtol=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lobpcg", "chebyshev"])
+def test_an_ill_posed_member_is_nan_alone(method):
+    """The lowest vector of a repeated eigenvalue is no function of the matrix; the others' are."""
+    apart = jnp.arange(1.0, N + 1)
+    diagonals = jnp.stack([apart, apart.at[1].set(1.0), apart.at[1].set(1.5)])
+    weights = jnp.linspace(0.5, 2.0, N)
+
+    def overlap(d):
+        turned = jnp.roll(d, 3)
+        x = partial_eigh(lambda u: turned * u, k=2, n=N, method=method)[1]
+        return (weights @ x[:, 0]) ** 2
+
+    found = jax.jit(jax.vmap(jax.grad(overlap)))(diagonals)
+    np.testing.assert_array_equal(np.isnan(found).any(axis=1), [False, True, False])
+    for i in (0, 2):
+        np.testing.assert_allclose(found[i], jax.grad(overlap)(diagonals[i]), rtol=1e-6, atol=1e-8)
