@@ -75,7 +75,8 @@ def partial_eigh(
         diagonal is not real but for rounding, or not positive, is refused; behind a trace
         ``info.status`` tells it. A full M is judged by "dense" from its Cholesky factor, and by the
         iterative methods from v^H M v for the vectors that they multiply anyway. A small negative
-        eigenvalue whose eigenvector is nearly orthogonal to all of these is not noticed.
+        eigenvalue whose eigenvector is nearly orthogonal to all of these is not noticed. For
+        "shift_invert" M may be singular, if A is definite on its null space.
     k : int
         How many eigenpairs.
     which : {"smallest", "largest", "nearest"}, optional
@@ -354,7 +355,8 @@ def _inverse(given: Arguments, problem: Problem) -> OperatorLike:
     """The solver with A - pole M: the caller's, or a factorisation where the method needs one."""
     if given.OPinv is not None or not problem.method.inverts:
         return given.OPinv
-    matrices = Matrices(given.A, given.M, problem.structure.n, np.dtype(problem.dtype))
+    n, dtype = problem.structure.n, np.dtype(problem.dtype)
+    matrices = Matrices(given.A, given.M, n, dtype, given.caller)
     return problem.method.factorized(matrices, given.sigma)
 
 

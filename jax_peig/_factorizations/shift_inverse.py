@@ -255,12 +255,13 @@ def count_between(A: OperatorLike, a: float, b: float, M: OperatorLike = None) -
 
 
 class Matrices(NamedTuple):
-    """A and M as a caller gave them, their order, and the dtype of the vectors."""
+    """A and M as a caller gave them, their order, the dtype of the vectors, and who gave them."""
 
     a: Any
     m: Any
     n: int
     dtype: np.dtype
+    caller: str
 
 
 def factorize_shifted(
@@ -277,7 +278,7 @@ def factorize_shifted(
         pole, negative, parts = factor(a, m, shift, definite, inertia)
         return ShiftInverse(pole, negative, parts, (a, m) if inertia else None, n, None)
     question = Question(n, dtype.name, definite, inertia)
-    pole, negative, told = factor_sparse((a, m), shift, question)
+    pole, negative, told = factor_sparse(matrices.caller, (a, m), shift, question)
     return ShiftInverse(pole, negative, told, None, n, question)
 
 
@@ -313,7 +314,7 @@ def _matrices(A: Any, M: Any, caller: str) -> Matrices:
             raise ValueError(f"{caller}: A has order {n}, M {order}; expected one order.")
         dtype = np.promote_types(dtype, other)
     check_floating(dtype, f"{caller}: A")
-    return Matrices(A, M, n, np.dtype(jnp.zeros((), dtype).dtype))
+    return Matrices(A, M, n, np.dtype(jnp.zeros((), dtype).dtype), caller)
 
 
 def _known(x: Any, name: str) -> tuple[int, np.dtype]:

@@ -28,26 +28,26 @@ factors = FactorStore(2 * 1024**3)
 
 
 def factor_sparse(
-    matrices: tuple[Any, Any], shift: Array, question: Question
+    caller: str, matrices: tuple[Any, Any], shift: Array, question: Question
 ) -> tuple[Array, Array, tuple[Array, Pencil]]:
     """The pole, the count of eigenvalues below it, and the token with what it stands for."""
-    _check_host(matrices)
+    _check_host(caller, matrices)
     a, m = (None if x is None else _entries(x) for x in matrices)
     assert a is not None
     pencil = Pencil(a, m, shift)
     if not any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(pencil)):
-        _check_referenced(question.n, pencil)
+        _check_referenced(caller, question.n, pencil)
     token, pole, negative = _make(question)(pencil)
     return pole, negative, (token, pencil)
 
 
-def _check_host(matrices: tuple[Any, Any]) -> None:
+def _check_host(caller: str, matrices: tuple[Any, Any]) -> None:
     """Host code runs for arrays of one CPU."""
     advice = "Give OPinv, a function of your own, or method='chebyshev'."
     backend = jax.default_backend()
     if backend != "cpu":
         raise ValueError(
-            f"shift_invert: the matrices are sparse, and JAX runs on {backend}; a sparse matrix is "
+            f"{caller}: the matrices are sparse, and JAX runs on {backend}; a sparse matrix is "
             f"factorised by SciPy on the host, which is for the CPU. {advice}"
         )
     for leaf in jax.tree.leaves(matrices):
@@ -55,12 +55,12 @@ def _check_host(matrices: tuple[Any, Any]) -> None:
         spread = len(leaf.devices()) if concrete else jax.typeof(leaf).sharding.mesh.size
         if spread > 1:
             raise ValueError(
-                f"shift_invert: the entries lie on {spread} devices; a sparse matrix is factorised "
+                f"{caller}: the entries lie on {spread} devices; a sparse matrix is factorised "
                 f"by SciPy on the host, for arrays of one device. {advice}"
             )
 
 
-def _check_referenced(n: int, pencil: Pencil) -> None:
+def _check_referenced(caller: str, n: int, pencil: Pencil) -> None:
     a = matrix_of(Entries(*map(np.asarray, pencil.a)), n)
     m = scipy.sparse.eye_array(n, format="csc")
     if pencil.m is not None:
@@ -68,7 +68,7 @@ def _check_referenced(n: int, pencil: Pencil) -> None:
     without = unreferenced(a, m)
     if without.size:
         raise ValueError(
-            f"shift_invert: neither A nor M has an entry for degree of freedom {without[0]} "
+            f"{caller}: neither A nor M has an entry for degree of freedom {without[0]} "
             f"({without.size} in all), so that A - s M is singular for every s; expected a "
             "regular pencil. Remove what no element refers to, such as an unused vertex of a mesh."
         )
