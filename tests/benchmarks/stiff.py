@@ -98,7 +98,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "bcsstk13": _stiffness,
     "six-ones": _six_ones,
     "plate": _plate,
-    "brick": lambda: _brick(18, 12, 9),
+    "brick": lambda: _brick(12, 8, 6),
 }
 QUICK = {"P1-12": lambda: _known("P1", 12)}
 
