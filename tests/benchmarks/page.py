@@ -192,11 +192,11 @@ TABLES = (
         "Large batches",
         """
         This table is about 10,000 small matrices and, where their cases ran, about 256 k-points,
-        whose vectors are complex grids. The loss is rough in the eigenvectors, "gradient" is the time of value and gradient,
-        and "gradient x" its ratio to the value. `lax.map` takes 256 matrices at once, and one
-        k-point. The second table replaces one member of a batch by a hard one: the ratios of the
-        times and of all matvecs, and "in step", how many times these matvecs a machine would do
-        that advances all members until the last has converged.
+        whose vectors are complex grids. The loss is rough in the eigenvectors, "gradient" is the
+        time of value and gradient, and "gradient x" its ratio to the value. `lax.map` takes 256
+        matrices at once, and one k-point. The second table replaces one member of a batch by a
+        hard one: the ratios of the times and of all matvecs, and "in step", how many times these
+        matvecs a machine would do that advances all members until the last has converged.
         """,
     ),
     Table(
