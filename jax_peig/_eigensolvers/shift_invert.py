@@ -28,6 +28,7 @@ from jax_peig._factorizations.shift_inverse import (
 )
 from jax_peig._factorizations.store import UNKNOWN
 from jax_peig._operators.operator import Operator
+from jax_peig._operators.probe import STEPS
 from jax_peig._problem.convergence import SAFETY, Inverted, Ritz, block_width, multiply
 from jax_peig._problem.iterative import IterativeMethod, Task
 from jax_peig._problem.problem import Structure
@@ -37,6 +38,8 @@ ROUNDINGS = 10
 # The shift of an inertia lies behind the k-th eigenvalue by this part of the gap to the next. That
 # one is known less well.
 NEAR = 0.01
+# Lanczos steps of the probe of a full M: a negative eigenvalue apart from the others is seen.
+MASS_STEPS = 30
 # Steps of subspace iteration at the end, at most; most often none is needed.
 REFINEMENTS = 3
 
@@ -130,6 +133,10 @@ class ShiftInvert(IterativeMethod):
     def block_width(self, n: int, k: int) -> int:
         """The width of the blocks that A is mostly applied to: the wanted pairs and the next."""
         return block_width(n, k)
+
+    def mass_probe_steps(self, structure: Structure) -> int:
+        """More than other methods take: by itself an indefinite M is hardly seen here."""
+        return MASS_STEPS if structure.mass == "general" else STEPS
 
     def random_width(self, n: int, k: int) -> int:
         """Two columns, see ``WIDTH``."""
@@ -269,7 +276,7 @@ def _as_ritz(task: Task, iteration: Iteration, end: State, trusted: bool) -> Rit
         matvecs_M=jnp.array(0) if m is None else end.products + (5 + 4 * pairs.rounds) * width,
         stagnated=end.steps < task.rule.max_steps,  # if it did not converge
         finite=jnp.all(jnp.isfinite(x)),
-        definite=jnp.array(True),
+        definite=end.definite,
         complete=end.phase == COMPLETE,
         history=end.history,
         inverted=Inverted(

@@ -32,6 +32,7 @@ class Beside(NamedTuple):
     root: Array  # (b, b)
     inside: Array  # (size, b)
     products: Array  # of M with one vector each
+    negative: Array  # v^H M v < 0 was seen
 
 
 class Basis(NamedTuple):
@@ -127,27 +128,44 @@ class Basis(NamedTuple):
             return shortened & (passes < PASSES)
 
         def again(state: tuple[Beside, Array, Array]) -> tuple[Beside, Array, Array]:
-            (f, _, root, inside, products), _, passes = state
+            (f, _, root, inside, products, negative), _, passes = state
             c = blocks.gram(self.dual, f)
-            f, mf, further, squares = _normalized(f - self.v @ c, m, tolerances.rank(f.dtype))
-            shortened = jnp.any((squares > 0) & (squares < SHORT))
-            found = Beside(f, mf, further @ root, inside + c @ root, products + f.shape[1])
+            rest = _normalized(f - self.v @ c, m, tolerances.rank(f.dtype))
+            shortened = jnp.any((rest.squares > 0) & (rest.squares < SHORT))
+            root, inside = rest.root @ root, inside + c @ root
+            products, negative = products + f.shape[1], negative | rest.negative
+            found = Beside(rest.f, rest.mf, root, inside, products, negative)
             return found, shortened, passes + 1
 
-        f, mf, root, _ = _normalized(block, m, least)
+        unit = _normalized(block, m, least)
         inside = jnp.zeros((self.v_rows.shape[0], block.shape[1]), block.dtype)
-        first = Beside(f, mf, root, inside, jnp.array(block.shape[1]))
+        products = jnp.array(block.shape[1])
+        first = Beside(unit.f, unit.mf, unit.root, inside, products, unit.negative)
         return jax.lax.while_loop(unfinished, again, (first, jnp.array(True), jnp.array(0)))[0]
 
 
-def _normalized(
-    block: Block, m: Operator | None, least: Array | float
-) -> tuple[Block, Block, Array, Array]:
-    """F with B = F root, M F, root, and the squares of the M-norms of B that are not rounding."""
+class _Normalized(NamedTuple):
+    """An M-orthonormal block F, with B = F root."""
+
+    f: Block
+    mf: Block
+    root: Array
+    squares: Array  # of the M-norms of B, (b,); zero for what is rounding
+    negative: Array  # one of them is negative beyond rounding
+
+
+def _normalized(block: Block, m: Operator | None, least: Array | float) -> _Normalized:
+    """A block normalised without those columns whose M-norms are at most ``least``."""
     dual = multiply(m, block)
     g = blocks.gram(block, dual)
-    keep = jnp.abs(jnp.diagonal(g)) > least**2
+    squares, negative = jnp.diagonal(g).real, jnp.array(False)
+    if m is not None:
+        rounding = tolerances.eps(g.dtype) ** 0.5
+        sizes = blocks.column_norms(block) * blocks.column_norms(dual)
+        negative = jnp.any(squares < -rounding * sizes)
+    keep = squares > least**2
     g = jnp.where(keep[:, None] & keep[None, :], g, 0)
     q, _ = blocks.orthonormalizer(g)
     f = block @ q
-    return f, f if dual is block else dual @ q, q.conj().T @ g, jnp.diagonal(g).real
+    squares = jnp.where(keep, squares, 0)
+    return _Normalized(f, f if dual is block else dual @ q, q.conj().T @ g, squares, negative)

@@ -38,7 +38,7 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block, BlockFunction
-from jax_peig._eigensolvers.shift_invert_basis import WIDTH, Basis
+from jax_peig._eigensolvers.shift_invert_basis import WIDTH, Basis, Beside
 from jax_peig._operators.operator import Operator
 from jax_peig._problem.convergence import Progress, StoppingRule
 
@@ -107,6 +107,7 @@ class State(NamedTuple):
     event: Array  # what is due before the next step
     solves: Array
     products: Array  # of M with one vector each
+    definite: Array  # no v^H M v < 0 was seen
     steps: Array
     history: Array
 
@@ -137,7 +138,7 @@ class Order(NamedTuple):
         """The nu above and below which no pair may be missing, (2,), for the k-th place."""
         if self.sigma is None:
             above = last - self.pole
-            return jnp.stack([1 / above, jnp.where(self.below, -jnp.inf, -1 / above)])
+            return jnp.stack([1 / above, jnp.where(self.below, -jnp.inf, jnp.nan)])
         above, below = self.sigma + last - self.pole, self.pole - self.sigma + last
         inside = (above > 0) & (below > 0)
         return jnp.where(inside, jnp.stack([1 / above, -1 / below]), jnp.nan)
@@ -194,6 +195,7 @@ class Iteration:
             event=jnp.array(NOTHING),
             solves=zero,
             products=first.products,
+            definite=~first.negative,
             steps=zero,
             history=self.rule.monitor.begin(self.rule.k, dtype),
         )
@@ -202,7 +204,7 @@ class Iteration:
 
     def step(self, state: State) -> State:
         """Take the leftover into the basis, judge the Ritz pairs, and prepare the next step."""
-        basis, left, solves, products = self.expand(state)
+        basis, left, solves, rest = self.expand(state)
         ritz = self.rayleigh_ritz(basis, left.e)
         k = self.rule.k
         history = self.rule.monitor.record(
@@ -216,7 +218,8 @@ class Iteration:
         settled = (measured <= self.tol) | (stalled & rounding)
         state = state._replace(
             basis=basis, left=left, ritz=ritz, chain=chain, progress=progress, settled=settled,
-            solves=solves, products=products, steps=state.steps + 1, history=history,
+            solves=solves, products=state.products + rest.products,
+            definite=state.definite & ~rest.negative, steps=state.steps + 1, history=history,
         )  # fmt: skip
         converged = jnp.all(settled)
         checking = state.phase == CHECKING
@@ -224,7 +227,9 @@ class Iteration:
         shown = checking & converged & jnp.all(chain.total * (COMPONENT**2 / self.n) > 1)
         shown &= ~moved
         exhausted = (basis.filled >= self.n) & converged
-        over = ~jnp.all(jnp.isfinite(ritz.nu)) | (state.steps >= self.rule.max_steps)
+        over = (
+            ~jnp.all(jnp.isfinite(ritz.nu)) | ~state.definite | (state.steps >= self.rule.max_steps)
+        )
         full = basis.filled + WIDTH > self.size
         # A check without room goes on with what it found: the next one deflates that.
         over |= full & (state.checks >= CHECKS)
@@ -253,8 +258,8 @@ class Iteration:
         again = (event == RESTART) & hole
         return state._replace(event=jnp.where(again, FILL, NOTHING))
 
-    def expand(self, state: State) -> tuple[Basis, Leftover, Array, Array]:
-        """V <- [V, F], what is left of S M F beside it, and the solves and products of M so far."""
+    def expand(self, state: State) -> tuple[Basis, Leftover, Array, Beside]:
+        """V <- [V, F], what is left of S M F beside it, the solves so far, and the account of M."""
         f, mf, _ = state.left
         new = self.solve(mf)
         basis = state.basis.put(f, mf, new)
@@ -266,7 +271,7 @@ class Iteration:
         basis = basis.coupled(inside, count)
         e = jax.lax.dynamic_update_slice_in_dim(jnp.zeros_like(state.left.e), root, at, axis=1)
         left = Leftover(rest.f, rest.mf, e)
-        return basis, left, state.solves + count, state.products + rest.products
+        return basis, left, state.solves + count, rest
 
     def rayleigh_ritz(self, basis: Basis, e: Array) -> RitzPairs:
         """The eigenpairs of H in the order wanted."""
@@ -321,7 +326,7 @@ class Iteration:
         basis = self.compressed(state, count)
         key = jax.random.fold_in(self.key, state.steps)
         random = blocks.random_block(key, self.n, 1, state.left.f.dtype)
-        q, mq, _, _, products = basis.beside(random, self.mass)
+        q, mq, _, _, products, _ = basis.beside(random, self.mass)
         width = state.left.f.shape[1]
         pad = ((0, 0), (0, width - 1))
         left = Leftover(jnp.pad(q, pad), jnp.pad(mq, pad), jnp.zeros_like(state.left.e))

@@ -77,6 +77,11 @@ class IterativeMethod(Method):
         """How many columns the random block has that `cold` starts from."""
         return self.block_width(n, k)
 
+    def mass_probe_steps(self, structure: Structure) -> int:
+        """How many Lanczos steps the probe of M takes."""
+        del structure
+        return STEPS
+
     @abc.abstractmethod
     def cold(self, task: "Task") -> Ritz:
         """Find the pairs from a random block."""
@@ -103,11 +108,12 @@ class IterativeMethod(Method):
         m = inputs.m
         ritz = ritz.having_spent(
             self.probe_steps(problem.structure) + probe_matvecs(inputs.a),
-            0 if m is None else STEPS + probe_matvecs(m),
+            0 if m is None else self.mass_probe_steps(problem.structure) + probe_matvecs(m),
         )
+        definite = positive(task.probe_m, self.inverts)
         if not self.inverts:
-            definite = (task.probe_m.lowest > 0) & has_positive_diagonal(m)
-            ritz = ritz._replace(definite=ritz.definite & definite)
+            definite &= has_positive_diagonal(m)
+        ritz = ritz._replace(definite=ritz.definite & definite)
         return Found(ritz, task.probe_a, task.probe_m, helpers)
 
     def prepared(self, problem: Problem, inputs: Inputs) -> tuple["Task", HelperCheck]:
@@ -117,7 +123,7 @@ class IterativeMethod(Method):
         drawn = blocks.random_block(keys[0], n, 2 + self.random_width(n, k), problem.dtype)
         pair, random = drawn[:, :2], drawn[:, 2:]
         probe_a = probe(inputs.a, pair, self.probe_steps(problem.structure))
-        probe_m = probe(inputs.m, pair)
+        probe_m = probe(inputs.m, pair, self.mass_probe_steps(problem.structure))
         helpers = [probe(h, pair) for h in (inputs.preconditioner, inputs.m_solve)]
         op_inv = inputs.op_inv if shift_inverse_of(inputs.op_inv) is None else None
         errors = [h.linearity_error for h in helpers] + [linearity_error(op_inv, pair)]
@@ -173,6 +179,13 @@ class Task(NamedTuple):
         return approximate_inverse(m, self.probe_m.norm, self.lanczos_start, smooth=smooth)
 
 
+def positive(probe_m: Probe, semidefinite: bool) -> Array:
+    """Whether the probe found nothing that rules out a positive definite, or semidefinite, M."""
+    if not semidefinite:
+        return probe_m.lowest > 0
+    return probe_m.lowest >= -(tolerances.eps(probe_m.norm.dtype) ** 0.5) * probe_m.norm
+
+
 def healthy(probe_a: Probe, probe_m: Probe, semidefinite: bool = False) -> Array:
     """Whether the probes found nothing that rules out a Hermitian A and a positive definite M.
 
@@ -182,7 +195,7 @@ def healthy(probe_a: Probe, probe_m: Probe, semidefinite: bool = False) -> Array
     errors = [e for p in (probe_a, probe_m) for e in (p.hermiticity_error, p.linearity_error)]
     return (
         (jnp.max(jnp.array(errors)) <= limit)
-        & (semidefinite | (probe_m.lowest > 0))
+        & positive(probe_m, semidefinite)
         & probe_a.finite
         & probe_m.finite
     )

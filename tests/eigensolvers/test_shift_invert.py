@@ -103,6 +103,30 @@ def test_degrees_of_freedom_without_mass(form):
     np.testing.assert_allclose(x.T @ m @ x, np.eye(K), atol=1e-12)
 
 
+def test_a_full_mass_of_lower_rank():
+    """Five infinite eigenvalues: the others as LAPACK has them of M x = A x / lam."""
+    a = spectra.pencil(np.arange(1.0, N + 1)).A
+    m = spectra.pencil(np.r_[np.zeros(5), np.linspace(1, 2, N - 5)], seed=1).A
+    w, _, info = partial_eigh(a, m, K, sigma=0.0, method=ShiftInvert())
+    assert int(info.status) == Status.CONVERGED
+    exact = 1 / scipy.linalg.eigh(m, a, eigvals_only=True)[::-1][:K]
+    np.testing.assert_allclose(w, exact, rtol=1e-11)
+
+
+@pytest.mark.parametrize("sigma", [None, 0.5])
+def test_an_indefinite_mass_is_seen(sigma):
+    """One negative eigenvalue of 800: no eigenvalue of such a pencil is told."""
+    n = 800
+    m = scipy.sparse.lil_array(scipy.sparse.eye_array(n))
+    m[3, 4] = m[4, 3] = 2.0
+    a = scipy.sparse.diags_array(np.arange(1.0, n + 1))
+    for seed in range(3):
+        key = jax.random.key(seed)
+        found = partial_eigh(a, m.tocsr(), 4, sigma=sigma, method=ShiftInvert(), key=key)
+        assert int(found.info.status) == Status.M_NOT_POSITIVE_DEFINITE
+        assert np.all(np.isnan(found.eigenvalues))
+
+
 @pytest.mark.slow
 def test_gradients_without_mass(monkeypatch):
     """Density of the lowest pair and its value, against differences of the condensed pencil.

@@ -10,7 +10,7 @@ import scipy.sparse
 from jax.experimental.sparse import BCOO
 
 from jax_peig import Derivative, Status, operators, partial_eigh, preconditioners
-from jax_peig._eigensolvers import stiffness
+from jax_peig._factorizations import stiffness
 from jax_peig._factorizations.stiffness import is_on_host, stiffness_of
 from tests.support.choices import chosen
 from tests.support.finite_elements import laplacian, rough

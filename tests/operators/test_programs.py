@@ -164,7 +164,7 @@ DIFFERENT = {
     "the order of operands": (lambda p: lambda x: p(x, D[0]), (jnp.subtract, lambda a, b: b - a)),
     "which operand": (lambda p: lambda x: (jnp.sin(x), jnp.cos(x))[p] * x, (0, 1)),
     "a comparison": (lambda p: lambda x: jnp.where(p(x, D), x, D), (jnp.greater, jnp.less)),
-    "the type inside": (lambda p: lambda x: x.astype(p).astype(float), (jnp.float32, jnp.float16)),
+    "the type inside": (lambda p: lambda x: x.astype(p).astype(float), (jnp.float32, jnp.bfloat16)),
     "a shape inside": (lambda p: lambda x: x + jnp.sum(jnp.ones(p)), (2, 3)),
     "the sign of zero": (lambda p: lambda x: jnp.where(x > 1, x, p), (0.0, -0.0)),
     "NaN or inf": (lambda p: lambda x: jnp.where(x > 1, x, p), (np.nan, np.inf)),
