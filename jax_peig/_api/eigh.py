@@ -127,8 +127,9 @@ def partial_eigh(
         The scale of ``tol``. With "norm", as above, a lam that is much smaller than ||A||, as for
         stiff meshes, may be off by tol ||A||: with ||A|| = 5e9 and lam = 1 the default allows 0.2.
         ``info.error_bounds`` holds the bound of each pair. "eigenvalue" asks for ||A x - lam M x||
-        <= tol |lam| ||M|| ||x||. Residuals are no smaller than some ten of ``info.rounding``: a
-        pair that would need that, as any lam = 0, does not converge, and the status says STAGNATED.
+        <= tol |lam| ||M|| ||x||; "shift_invert" then takes tol relative to |lam| where that is less
+        than the distance from the pole. No residual falls below about ten times ``info.rounding``.
+        A pair that would need that, as any lam = 0, does not converge: the status says STAGNATED.
     max_steps : int, optional
         Bound on the iteration's steps. Default: that of the method, 2000 for "lobpcg", 200 for
         "chebyshev", 1000 for "shift_invert", 20,000 for "davidson", whose steps are single matvecs.

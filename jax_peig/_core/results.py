@@ -37,8 +37,8 @@ class Info:
         second order in the residual, with the gap that the guard vectors show, and it is no bound:
         its median is 4 times the true error, see ``tests/benchmarks/bounds.py``.
     rounding : (k,) real
-        eps (||A|| + |lam| ||M||) ||x||: residual norms of some ten of it are rounding, and no
-        iteration makes them smaller.
+        eps (||A|| + |lam| ||M||) ||x||. No iteration brings a residual norm below about ten times
+        this: what is left there is rounding.
     steps : int
         Iterations.
     matvecs, matvecs_M : int

@@ -93,6 +93,11 @@ class ShiftInverse:
         For a factor that was made with ``inertia``.
         """
         if self.question is None:
+            if self.dense is None:
+                raise ValueError(
+                    "ShiftInverse.count_below: the factor was made without inertia; expected that "
+                    "of shift_invert(..., inertia=True)."
+                )
             a, m = self.dense
             return count_dense(a, m, shift)
         return count_sparse(self.question, self.parts[1], shift)

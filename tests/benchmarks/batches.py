@@ -125,7 +125,7 @@ QUICK = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
-    options = _parse(arguments)
+    options = report.parse_cases("batches", __doc__, "--case", (CASES, QUICK), arguments)
     results = report.begin(options) | {"rows": [], "slow": []}
     print(report.cells(HEADINGS, WIDTHS))
     for make in options.cases.values():
@@ -248,16 +248,6 @@ def _slow_cells(row: dict[str, Any]) -> list[str]:
     times = [f"{seconds:.3f}{noise}" for seconds in row["seconds"]]
     ratios = [f"{row[name]:.2f}" for name in ("ratio", "matvecs_ratio", "in_step")]
     return [row["method"], row["by"], *times, *ratios]
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = report.parser("batches", __doc__)
-    parser.add_argument("--case", action="append", choices=CASES, help="default: all")
-    options = parser.parse_args(arguments)
-    options.cases = {name: CASES[name] for name in options.case or CASES}
-    if options.quick:
-        options.cases, options.repeat = QUICK, 1
-    return options
 
 
 if __name__ == "__main__":

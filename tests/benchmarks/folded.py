@@ -15,7 +15,6 @@ shift and invert by SciPy.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import sys
 import time
@@ -92,7 +91,7 @@ QUICK = {"elements 6^2": lambda: _elements(6)}
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
-    options = _parse(arguments)
+    options = report.parse_cases("folded", __doc__, "--problem", (CASES, QUICK), arguments)
     results = report.begin(options) | {"rows": []}
     print(report.cells(HEADINGS, WIDTHS))
     for name, make in options.cases.items():
@@ -196,16 +195,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
 
 def _seconds(run: dict[str, Any] | None) -> str:
     return "" if run is None else f"{'' if run['converged'] else '> '}{run['seconds']:.3f}"
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = report.parser("folded", __doc__)
-    parser.add_argument("--problem", action="append", choices=CASES, help="default: all")
-    options = parser.parse_args(arguments)
-    options.cases = {name: CASES[name] for name in options.problem or CASES}
-    if options.quick:
-        options.cases, options.repeat = QUICK, 1
-    return options
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ to the largest wanted one: P1 and P3 are known exactly, and the others by shift 
 
 from __future__ import annotations
 
-import argparse
 import functools
 import resource
 import sys
@@ -94,7 +93,7 @@ QUICK = {"P1-12": lambda: _known("P1", 12)}
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
-    options = _parse(arguments)
+    options = report.parse_cases("multigrid", __doc__, "--problem", (CASES, QUICK), arguments)
     results = report.begin(options) | {"target": TARGET, "rows": []}
     print(report.cells(HEADINGS, WIDTHS))
     for make in options.cases.values():
@@ -247,16 +246,6 @@ def _cells(row: dict[str, Any]) -> list[str]:
         "-" if over is None else f"{over:.2f}",
         f"{row['gib']:.1f}",
     ]
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = report.parser("multigrid", __doc__)
-    parser.add_argument("--problem", action="append", choices=CASES, help="default: all")
-    options = parser.parse_args(arguments)
-    options.cases = {name: CASES[name] for name in options.problem or CASES}
-    if options.quick:
-        options.cases, options.repeat = QUICK, 1
-    return options
 
 
 if __name__ == "__main__":

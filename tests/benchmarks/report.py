@@ -65,6 +65,32 @@ def parser(table: str, doc: str | None, *, timed: bool = True) -> Parser:
     return made
 
 
+def parse_cases(
+    table: str,
+    doc: str | None,
+    option: str,
+    cases: tuple[dict[str, Any], dict[str, Any]],
+    arguments: list[str] | None,
+) -> argparse.Namespace:
+    """The options of a table whose rows are cases; those chosen are ``cases`` of the result.
+
+    Parameters
+    ----------
+    option : str
+        The name of the option that chooses a case; all run by default.
+    cases : (dict, dict)
+        All cases, and the tiny ones of ``--quick``, by name.
+    """
+    known, tiny = cases
+    made = parser(table, doc)
+    made.add_argument(option, dest="chosen", action="append", choices=known, help="default: all")
+    options = made.parse_args(arguments)
+    options.cases = {name: known[name] for name in options.chosen or known}
+    if options.quick:
+        options.cases, options.repeat = tiny, 1
+    return options
+
+
 def add_settings(made: argparse.ArgumentParser) -> None:
     """Add the options from which `settings` makes the settings of rows."""
     add = made.add_argument

@@ -14,7 +14,6 @@ peers get a shift below it.
 
 from __future__ import annotations
 
-import argparse
 import functools
 import importlib.util
 import sys
@@ -105,7 +104,7 @@ QUICK = {"P1-12": lambda: _known("P1", 12)}
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
-    options = _parse(arguments)
+    options = report.parse_cases("stiff", __doc__, "--problem", (CASES, QUICK), arguments)
     results = report.begin(options) | {"rows": []}
     print(report.cells(HEADINGS, WIDTHS))
     for make in options.cases.values():
@@ -254,16 +253,6 @@ def _peer_cells(row: dict[str, Any], name: str) -> list[str]:
         str(row[f"{name}_solves"]),
         report.number(row[f"{name}_error"], ".1e"),
     ]
-
-
-def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = report.parser("stiff", __doc__)
-    parser.add_argument("--problem", action="append", choices=CASES, help="default: all")
-    options = parser.parse_args(arguments)
-    options.cases = {name: CASES[name] for name in options.problem or CASES}
-    if options.quick:
-        options.cases, options.repeat = QUICK, 1
-    return options
 
 
 if __name__ == "__main__":

@@ -200,6 +200,16 @@ def test_the_limits_are_where_the_wanted_pairs_end():
     assert np.all(np.isnan(Order(9.0, sigma, np.array(False)).limits(last)))
 
 
+def test_delta_relative_to_the_eigenvalue():
+    """It is an error over |lam - pole|; over |lam| it is larger where lam is nearer to zero."""
+    pole, lam = 2.0, np.array([0.5, 1.5, 10.0, -0.1])
+    order = Order(pole, None, np.array(True), to_eigenvalue=True)
+    measured = order.measured(np.full(4, 1e-6), 1 / (lam - pole))
+    expected = 1e-6 * np.maximum(np.abs(lam - pole) / np.abs(lam), 1)
+    np.testing.assert_allclose(measured, expected, rtol=1e-12)
+    np.testing.assert_array_equal(order._replace(to_eigenvalue=False).measured(lam, lam), lam)
+
+
 def test_the_sum_is_that_of_an_eigenvectors_components():
     """Components p_j u_1 of LAPACK's eigenvectors of a tridiagonal matrix: the sum is 1 / u_1^2."""
     rng = np.random.default_rng(0)

@@ -127,6 +127,19 @@ def test_no_count_without_inertia():
         operators.count_between(a, 2.5, 0.0)
 
 
+@pytest.mark.parametrize("form", [np.asarray, np.diag, lambda d: scipy.sparse.diags_array(d)])
+def test_a_count_at_an_eigenvalue_is_not_told(form):
+    """Between 2 and 3 there are two below; at 3 rounding would decide."""
+    factor = operators.shift_invert(form(np.arange(1.0, 9.0)), 0.5, inertia=True)
+    assert int(factor.count_below(jnp.asarray(2.5))) == 2
+    assert int(factor.count_below(jnp.asarray(3.0))) == -1
+
+
+def test_a_factor_without_inertia_does_not_count():
+    with pytest.raises(ValueError, match=r"made without inertia; expected that of shift_invert"):
+        operators.shift_invert(np.arange(1.0, 9.0), 0.5).count_below(jnp.asarray(2.5))
+
+
 def test_rows_are_pivoted_where_the_diagonal_fails():
     """A zero diagonal: the solve is right, and the inertia is not known."""
     a = np.kron(np.diag(np.arange(1.0, 6)), [[0.0, 1.0], [1.0, 0.0]])
