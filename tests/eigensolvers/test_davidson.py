@@ -12,7 +12,7 @@ from jax_peig._core import blocks
 from jax_peig._core.monitor import Monitor
 from jax_peig._eigensolvers import davidson
 from jax_peig._operators.operator import as_operator
-from jax_peig._problem.convergence import StoppingRule, residuals
+from jax_peig._problem.convergence import StoppingRule, block_width, residuals
 from jax_peig._problem.iterative import Pencil
 from tests.benchmarks import problems
 from tests.support import spectra
@@ -28,7 +28,7 @@ KEY = jax.random.key(8)
 def program(n, k, dtype=np.float64, *, largest=False, tol=TOL, basis=None, most=3000, rows=0):
     """(A, M, T, start, worthwhile) -> Ritz, compiled once for each shape and kind."""
     rule = StoppingRule(k, largest, tol, most, Monitor(rows))
-    basis = davidson.default_basis(n, k) if basis is None else basis
+    basis = davidson.default_basis(n, k, dtype) if basis is None else basis
 
     def operator(x, name):
         return None if x is None else as_operator(x, n, dtype, name)
@@ -317,7 +317,7 @@ def test_products_against_primme(name):
     largest = np.abs(problem.wanted[:k]).max()
     tol = 1e-8 * problem.norm / (problem.norm + largest * problem.mass_norm)
     rule = StoppingRule(k, False, tol, 5000)
-    pencil, size = Pencil(a, m, norms, jnp.array(True)), davidson.default_basis(n, k)
+    pencil, size = Pencil(a, m, norms, jnp.array(True)), davidson.default_basis(n, k, np.float64)
     run = jax.jit(lambda x: davidson.solve(pencil, None, x, rule, KEY, size))
     ritz = run(random_start(n, k))
     np.testing.assert_allclose(ritz.values[:k], problem.wanted[:k], rtol=1e-8)
@@ -325,3 +325,11 @@ def test_products_against_primme(name):
     relative = np.linalg.norm(residuals(ritz)[:, :k], axis=0) / lengths / problem.norm
     assert np.max(relative) <= 1e-8
     assert int(ritz.matvecs) <= 1.3 * PRIMME[name]
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(np.float64, 64), (np.complex64, 56)])
+def test_the_basis_stays_where_lapack_takes_one_thread(dtype, most):
+    sizes = np.array([davidson.default_basis(10_000, k, dtype) for k in range(1, 40)])
+    widths = np.array([block_width(10_000, k) for k in range(1, 40)])
+    assert np.all((sizes <= most) == (2 * widths <= most))
+    assert np.all(sizes >= 2 * widths)
