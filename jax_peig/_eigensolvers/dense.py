@@ -138,13 +138,18 @@ def _materialize(operator: Operator, x: Block) -> tuple[Array, Probe]:
 
 
 def _all_pairs(matrix: Array, mass: Array | None) -> tuple[Array, Block, Array]:
-    """The eigenpairs of a matrix pencil, ascending, and whether M is positive definite.
-
-    With M = L L^H the pencil becomes C = L^{-1} A L^{-H}, C Y = Y diag(lam), X = L^{-H} Y.
-    """
+    """The eigenpairs of a matrix pencil, ascending, and whether M is positive definite."""
     if mass is None:
-        values, vectors = jnp.linalg.eigh(matrix, symmetrize_input=False)
+        values, vectors = blocks.eigh(matrix)
         return values, vectors, jnp.array(True)
+    values, vectors, definite = _generalized_pairs(jnp.stack([matrix, mass]))
+    return values, vectors, definite
+
+
+@blocks.one_by_one
+def _generalized_pairs(pencil: Array) -> tuple[Array, ...]:
+    """Of A and M, stacked: with M = L L^H, L^{-1} A L^{-H} Y = Y diag(lam) and X = L^{-H} Y."""
+    matrix, mass = pencil
     lower = jnp.linalg.cholesky(mass, symmetrize_input=False)
     half = solve_triangular(lower, matrix, lower=True)
     reduced = blocks.herm(solve_triangular(lower, half.conj().T, lower=True))

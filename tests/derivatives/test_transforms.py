@@ -41,6 +41,7 @@ def test_linearize_and_vjp():
     np.testing.assert_allclose(pull(1.0)[0], slope, rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method", [METHODS[0], *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:])]
 )
@@ -56,6 +57,7 @@ def test_vmap_of_grad_and_grad_of_vmap(method):
     np.testing.assert_allclose(summed, looped, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_vmap_over_one_operand_alone():
     """A batch of A with one M, and a batch of M with one A."""
 
@@ -102,6 +104,7 @@ def test_scan_cond_and_checkpoint():
         np.testing.assert_allclose(jax.jit(jax.grad(f))(T0), slope, rtol=1e-10)
 
 
+@pytest.mark.slow
 def test_nested_transformations():
     """vmap of jit of grad of checkpoint, and a Hessian under vmap."""
     batch = np.stack([T0, [0.01, -0.01]])
@@ -259,8 +262,13 @@ ROWS = 40
 SPRINGS = jnp.asarray(np.random.default_rng(0).uniform(1, 2, (2, 3, ROWS)))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("method", ["chebyshev", "lobpcg", "davidson"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "dense",
+        *(pytest.param(m, marks=pytest.mark.slow) for m in ("chebyshev", "lobpcg", "davidson")),
+    ],
+)
 def test_a_batch_of_batches(method):
     """And no batch of calls of LAPACK in it, where JAX would have them wait for each other."""
 
