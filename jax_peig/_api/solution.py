@@ -127,7 +127,7 @@ def _without_derivatives(
     tol = default_tolerance(info.error_bounds, info.gap, info.cut)
     tol = jnp.where(jnp.isnan(inputs.derivative_tol), tol, inputs.derivative_tol)
     forward = ForwardResult(
-        data=data._replace(tol=tol),
+        data=data._replace(tol=tol, refused=cut if rule.on_gauge == "nan" else None),
         mx=None if m is None else jnp.where(valid, ritz.MX[:, :k], jnp.nan),
         labels=info.clusters,
         cut=cut,
@@ -148,6 +148,7 @@ def _system_data(inputs: Inputs, ritz: Ritz, k: int, norms: tuple[Array, Array])
         guards=guards_of(ritz, k, norms),
         op_inv=inputs.op_inv,
         sigma=inputs.sigma if ritz.inverted is None else ritz.inverted.pole,
+        refused=None,
     )
 
 

@@ -28,7 +28,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jax_peig._core import blocks
+from jax_peig._core import blocks, tolerances
 from jax_peig._core.batching import one_after_another
 from jax_peig._core.linear_map import Arrays, LinearMap, MaybeArrays, bind, jvp_along
 from jax_peig._core.types import Array, Block
@@ -167,12 +167,38 @@ def _invert(system: SylvesterSystem, b: Block, settings: Settings) -> Block:
     # a part along M X as well. A second one removes that part.
     rhs = _dual_project(_dual_project(b, system.x, system.mx), system.x, system.mx)
     systems, full = Systems.of(system, settings.sign), blocks.column_norms(b)
+    rhs, unanswered = refuse(system.data.refused, rhs, full)
     z, converged, *_ = systems_solve.solve(systems, rhs, full, settings.solvers, settings.max_steps)
+    z = jnp.where(unanswered[None, :], jnp.nan, z)
     if settings.on_unconverged == "nan":
         z = jnp.where(converged[None, :], z, jnp.nan)
     elif settings.on_unconverged == "warn":
         jax.debug.callback(well_posed.warn_unconverged, jnp.all(converged))
     return z + system.x @ inside
+
+
+def refuse(refused: Array | None, rhs: Block, full: Array) -> tuple[Block, Array]:
+    """Right-hand sides without those of refused systems, and the columns that have no answer.
+
+    The systems of a cluster that k cuts are singular to rounding, and a solver would take all its
+    steps to find that out. Their solutions are zero where the right-hand side is rounding beside
+    ``full``, its size before the projection, and do not exist elsewhere.
+
+    Parameters
+    ----------
+    refused : (k,) or None
+        Which systems are refused.
+    rhs, full : (n, c), (c,)
+        One or more right-hand sides for each of the k systems, one set after the other.
+    """
+    if refused is None:
+        return rhs, jnp.zeros_like(full, bool)
+    sizes = jnp.where(refused, full.reshape(-1, refused.shape[0]), 0)
+    small = tolerances.gauge(full.dtype) * jnp.max(sizes, axis=1, keepdims=True)
+    small = jnp.broadcast_to(small, sizes.shape).reshape(full.shape)
+    columns = jnp.broadcast_to(refused, sizes.shape).reshape(full.shape)
+    unanswered = columns & (blocks.column_norms(rhs) > small)
+    return blocks.where_columns(~columns, rhs), unanswered
 
 
 # -- inside span(X) -------------------------------------------------------------------------------

@@ -48,6 +48,7 @@ class SystemData(NamedTuple):
     guards: Guards | None
     op_inv: Operator | None  # (A - sigma M)^{-1}, for interior pairs
     sigma: Array | None
+    refused: Array | None  # (k,), systems with no answer: singular to rounding; None: no one
 
 
 class ForwardResult(NamedTuple):

@@ -9,8 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_peig import Derivative, eigenspace, partial_eigh, project_gauge
+from jax_peig import (
+    Derivative,
+    eigenspace,
+    partial_eigh,
+    project_gauge,
+)
 from tests.support import gauge_free as gf
+from tests.support.counter import Counter
 
 N = 12
 # 1, 2, 2, 3 and the rest: the pairs (1, 2) are a cluster.
@@ -206,6 +212,37 @@ def test_the_norm_of_a_cut_vector_does_not_move():
         np.testing.assert_allclose(jax.grad(norms)(a), 0, atol=atol)
 
 
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("solver", ["minres", "auto"])
+def test_the_systems_of_a_cut_cluster_are_not_tried(method, solver):
+    """They are singular: a solver takes all its steps there, and says no more than the cut does."""
+    a, _, y = problem()
+    counter = Counter(a)
+
+    def loss(theta):
+        options = {"method": method, "derivative": Derivative(solver)}
+        _, x, _ = partial_eigh(lambda u: counter(u) + theta * u, k=2, n=N, **options)
+        return jnp.sum(jnp.asarray(y) ** 2 * jnp.sum(x**2, axis=1))
+
+    jax.block_until_ready(loss(jnp.zeros(N)))
+    forward, counter.count = counter.count, 0
+    assert np.all(np.isnan(jax.grad(loss)(jnp.zeros(N))))
+    assert counter.count <= forward + 10 * N
+
+
+def test_what_a_cut_vector_asks_for_later_is_nan():
+    """At t = 0 nothing is asked of the cut vector; the derivative in t of the gradient asks."""
+    a, _, y = problem()
+
+    def loss(a, t):
+        w, x, _ = partial_eigh(a, k=2)
+        return w[0] + t * jnp.sum(jnp.asarray(y) ** 2 * x[:, 1] ** 2)
+
+    gradient, slope = jax.jvp(lambda t: jax.grad(loss)(a, t), (0.0,), (1.0,))
+    assert np.all(np.isfinite(gradient))
+    assert np.all(np.isnan(slope))
+
+
 def test_cut_cluster_second_order_is_nan():
     twice = [lambda f: jax.jacfwd(jax.grad(f)), lambda f: jax.grad(jax.grad(f))]
     for transform in twice:
@@ -233,6 +270,7 @@ def test_phase_of_a_complex_vector():
 # -- convergence ----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_unconverged_eigenpairs():
     """Apart enough to tell the clusters, at a tolerance below rounding, which no pair reaches."""
     pencil = gf.make((1, 2, 3), seed=2, n=gf.LARGE)

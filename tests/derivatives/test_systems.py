@@ -60,6 +60,7 @@ def setting(made, *, sign=1, noise=0.0, guard_noise=0.0, upper=None, inverse=Non
         ),
         op_inv=None,
         sigma=None,
+        refused=None,
     )
     x = rough[:, :K]
     systems = Systems(
@@ -332,6 +333,7 @@ def test_gradients_agree(method, name):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-7 * np.max(np.abs(want)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tol", [1e-4, pytest.param(1e-7, marks=pytest.mark.slow)])
 def test_refinement_squares_the_error(tol):
     made = spectra.pencil(VALUES)
@@ -351,6 +353,7 @@ def test_refinement_squares_the_error(tol):
     assert error < plain / 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "which",
     [*(pytest.param(w, marks=pytest.mark.slow) for w in ("smallest", "nearest")), "largest"],
