@@ -183,13 +183,19 @@ def texts(row: dict[str, Any]) -> list[str]:
         right += f", {row['false_claims']} CLAIMED CONVERGED"
     return [
         solver,
-        milliseconds(row),
+        milliseconds(row) + _range(row),
         "" if row["compile_seconds"] is None else f"{row['compile_seconds']:.2f}",
         "" if row["products"] is None else str(row["products"]),
         number(row["residual"], ".1e") + ("" if row["status"] == "ok" else "!"),
         right,
         *(_gradient(row.get("gradients", {}).get(loss)) for loss in ("L1", "L2")),
     ]
+
+
+def _range(row: dict[str, Any]) -> str:
+    """The fastest and the slowest of several processes, in ms."""
+    found = [f"{1e3 * seconds:.3g}" for seconds in row.get("process_seconds", [])]
+    return f" ({found[0]} to {found[-1]})" if len(found) > 1 else ""
 
 
 def _gradient(entry: dict[str, Any] | None) -> str:

@@ -1,7 +1,8 @@
 """The main table: jax_peig, and on request its peers, on the problems P1 to P6.
 
     python -m tests.benchmarks.run [P1 ...] [--peers] [--variants] [--repeat N]
-                                   [--size small|full|NUMBER] [--save FILE.json | --keep]
+                                   [--processes N] [--size small|full|NUMBER]
+                                   [--save FILE.json | --keep]
 
 Times are medians after warm-up, compile time apart (for SciPy with ILU, the set-up). Residuals and
 the rightness of the set are recomputed with the SciPy matrices and the exact spectrum, gradients
@@ -9,7 +10,8 @@ compared with the exact ones; the last number of a gradient counts its backward 
 the solver stands the method that it chose; "right" counts the starts that gave the right set.
 Ratios compare solvers of the same run. What a peer cannot do, or does wrongly, stays in the table:
 "!" marks a residual above the target or a set not right from every start, "~" a time taken while
-the machine was busy.
+the machine was busy. With ``--processes`` a row is that of the median process, and the fastest and
+the slowest time stand behind.
 
 ``README.md`` beside this file lists all tables.
 """
@@ -21,7 +23,7 @@ import dataclasses
 import sys
 from typing import Any
 
-from . import page, record, report
+from . import page, processes, record, report
 from .base import Problem
 from .ours import JaxPeig
 from .peers import all_peers
@@ -38,6 +40,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     begun = report.begin(options)
     settings = report.settings(options, gradients=not options.no_gradients)
+    if options.processes > 1:
+        return exit_status(_over_processes(begun, options))
     parts, results = [], {}
     for name in options.problems or sorted(FULL_SIZES):
         solvers = _solvers(options.peers, options.variants, options.only)
@@ -45,6 +49,22 @@ def main(arguments: list[str] | None = None) -> int:
         results = collect(begun, settings, parts) | {"size": options.size}
         page.finish(results, options)  # each time: a peer may end the whole process
     return exit_status(results)
+
+
+def _over_processes(begun: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The table of the median of several processes, written where the options say."""
+    arguments = [*options.problems, "--size", str(options.size), "--target", str(options.target)]
+    arguments += ["--starts", str(options.starts), "--repeat", str(options.repeat)]
+    for name in ("peers", "variants", "slow", "no_gradients"):
+        arguments += [f"--{name.replace('_', '-')}"] * getattr(options, name)
+    arguments += [text for only in options.only or () for text in ("--only", only)]
+    runs = processes.repeated(__spec__.name, arguments, options.processes)
+    rows = processes.joined(runs)
+    named = [entry["problem"] for entry in runs[0]["problems"]]
+    found = [ratio for name in named for ratio in ratios([r for r in rows if r["problem"] == name])]
+    results = runs[0] | begun | {"rows": rows, "ratios": found, "processes": len(runs)}
+    page.finish(results, options)
+    return results
 
 
 def table(problem: Problem, solvers: list[Solver], settings: Settings) -> dict[str, Any]:
@@ -156,6 +176,7 @@ def markdown(results: dict[str, Any]) -> str:
     parts = [
         f"Target: a relative residual of {made['target']:g} from {made['starts']} starts; "
         f"{made['repeat']} repetitions; problem size: {results['size']}."
+        + (f" Medians of {results['processes']} processes." if "processes" in results else "")
     ]
     for problem in results["problems"]:
         rows = [row for row in results["rows"] if row["problem"] == problem["problem"]]
@@ -225,6 +246,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--variants", action="store_true", help="run jax_peig's other methods and forms too")
     add("--only", action="append", metavar="TEXT", help="only solvers with TEXT in their names")
     add("--no-gradients", action="store_true", help="forward solves only")
+    add("--processes", type=int, default=1, metavar="N", help="rows of the median process (1)")
     report.add_size(parser)
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.problems) - set(FULL_SIZES))

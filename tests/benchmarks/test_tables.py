@@ -24,10 +24,13 @@ from . import (
     folded,
     gpu,
     growth,
+    memory,
     multigrid,
     ours,
     page,
+    precision,
     problems,
+    processes,
     report,
     resume,
     rows,
@@ -77,6 +80,30 @@ class TestMethods:
         row = rows.bench(vector, problems.make("P4", 120), self.settings)
         assert row["status"].startswith("not run")
         assert run.exit_status({"rows": [row]}) == 0
+
+
+class TestProcesses:
+    @staticmethod
+    def run_of(seconds, claims=0):
+        row = {"problem": "P1", "solver": "s", "seconds": seconds, "false_claims": claims}
+        return {"rows": [row, {"problem": "P1", "solver": "t", "status": "not run: absent"}]}
+
+    def test_a_row_is_the_median_process_s(self):
+        ours_, absent = processes.joined([self.run_of(3.0), self.run_of(1.0, 2), self.run_of(2.0)])
+        assert ours_["seconds"] == 2.0
+        assert ours_["process_seconds"] == [1.0, 2.0, 3.0]
+        assert ours_["false_claims"] == 2
+        assert absent["status"] == "not run: absent"
+
+    def test_two_processes(self, tmp_path):
+        saved = tmp_path / "run.json"
+        arguments = ["P1", "--size", "7", "--starts", "1", "--repeat", "1", "--no-gradients"]
+        assert run.main([*arguments, "--processes", "2", "--save", str(saved)]) == 0
+        (row,) = read(saved)["rows"]
+        assert len(row["process_seconds"]) == 2
+        (line,) = [line for line in rendered(saved) if line.startswith("| jax_peig")]
+        assert " to " in line
+        assert "Medians of 2 processes." in run.markdown(read(saved))
 
 
 class TestGrowth:
@@ -296,6 +323,26 @@ def test_stiff(tmp_path):
     assert row["error"] < 1e-11
     (line,) = rendered(saved)
     assert line.startswith("| 2-D Laplacian 12 x 12 | 144 | 8 | ")
+
+
+def test_memory(tmp_path):
+    saved = tmp_path / "memory.json"
+    assert memory.main(["--quick", "--save", str(saved)]) == 0
+    (row,) = read(saved)["rows"]
+    assert row["block"] == 16
+    assert row["block"] < row["value"] < row["grad"]
+    assert "| chebyshev | 16 | " in memory.markdown(read(saved))
+
+
+def test_precision(tmp_path):
+    saved = tmp_path / "precision.json"
+    assert precision.main(["--quick", "--save", str(saved)]) == 0
+    (row,) = read(saved)["rows"]
+    found = [row[form] for form in precision.FORMS]
+    assert max(each["residual"] for each in found) <= precision.TARGET
+    assert max(each["error"] for each in found) < 1e-13
+    (line,) = rendered(saved)
+    assert line.startswith("| 2-D Laplacian 14 x 14 | 196 | 10 | ")
 
 
 def test_resume(tmp_path):
