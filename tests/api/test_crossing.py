@@ -99,6 +99,7 @@ def test_no_entry_of_the_block_is_refused():
     assert np.isnan(jax.grad(lambda t: eigenspace(a + t * da, m, 3).rayleigh[0, 1])(0.0))
 
 
+@pytest.mark.slow
 def test_a_cut_cluster():
     """k = 2 of three copies: NaN in both modes, and the report says why."""
     a, m, da, _ = pencil((1, 1, 1, 2, 3))
@@ -110,6 +111,7 @@ def test_a_cut_cluster():
     assert "k cuts" in problem
 
 
+@pytest.mark.slow
 def test_second_derivatives():
     """The mean of the cluster has one, the block none."""
     a, m, da, dm = pencil((1, 1, 1, 2, 3))

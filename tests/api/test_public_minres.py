@@ -217,6 +217,7 @@ def test_jit_and_vmap():
     np.testing.assert_allclose(x, np.linalg.solve(a, b[:, :, None])[:, :, 0], atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("spectrum", "dtype"),
     [

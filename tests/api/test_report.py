@@ -148,6 +148,7 @@ def test_gauge_dependence_is_told(method):
     assert np.all(np.isfinite(report.gradient))
 
 
+@pytest.mark.slow
 def test_each_cause_is_told_alone_with_its_remedy():
     """Smeared occupations do not depend on a choice: what they lack is the block of a cluster."""
     a = jnp.diag(jnp.array([1.0, 2.0, 2.0, 3.0, 5.0]))

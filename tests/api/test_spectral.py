@@ -76,6 +76,7 @@ def itself(f):
     return f
 
 
+@pytest.mark.slow
 def test_spectral_functions_twice():
     for sizes in [(6,), (1, 2, 1, 2)]:
         pencil = gf.make(sizes, seed=3)
@@ -254,6 +255,7 @@ def smeared_reference(pencil, t):
     return pencil.vectors[0] @ (x**2 @ occupations(mu))
 
 
+@pytest.mark.slow
 def test_fermi_dirac_occupations():
     pencil = gf.make((2, 3, 1), seed=21, generalized=False)
     f = functools.partial(smeared_reference, pencil)

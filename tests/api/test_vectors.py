@@ -102,7 +102,7 @@ def loss(like, result):
 
 
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("name", EXAMPLES)
+@pytest.mark.parametrize("name", ["grid", pytest.param("fields", marks=pytest.mark.slow)])
 def test_shaped_vectors_are_flat_ones(name, form):
     """Values, vectors and M X; of some forms first and second derivatives, too."""
     like = EXAMPLES[name]
@@ -123,6 +123,7 @@ def test_shaped_vectors_are_flat_ones(name, form):
         np.testing.assert_allclose(twice(False), twice(True), rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "method"),
     [
@@ -224,6 +225,7 @@ def test_a_grid_is_the_program_of_flat_vectors():
     np.testing.assert_allclose(w, [1.0, 2.0], rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param("grid", marks=pytest.mark.slow), "fields"])
 def test_functions_of_a_space(name):
     like, a = EXAMPLES[name], hermitian(EXAMPLES[name], 0)
@@ -249,6 +251,7 @@ def test_functions_of_a_space(name):
     assert jax.tree.structure(split.basis) == jax.tree.structure(like)
 
 
+@pytest.mark.slow
 def test_the_gauge_and_the_report():
     a = jnp.diag(jnp.r_[jnp.ones(2), jnp.arange(2.0, 24.0)])
     result = partial_eigh(shaped(a), k=2, like=GRID)
@@ -317,6 +320,7 @@ def network():
     return training_loss, params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", pytest.param("lobpcg", marks=pytest.mark.slow)])
 def test_curvature_of_a_network(method):
     """The ends of the Hessian's spectrum, and the gradient of the sharpness."""

@@ -145,6 +145,7 @@ def test_the_loss_is_gauge_free_and_the_usual_way_has_its_value():
 # -- the demonstration --------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_demonstration(capsys):
     code, out, err = run(capsys, "--grid", 14)
     assert (code, err) == (0, ""), out

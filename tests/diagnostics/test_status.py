@@ -129,7 +129,14 @@ def test_a_problem_without_mass_somewhere(method):
         result.info.raise_if_failed()
 
 
-@pytest.mark.parametrize("method", ["dense", "chebyshev", "lobpcg", "davidson"])
+# What an iteration compiles for one status takes seconds.
+DENSE_FIRST = [
+    "dense",
+    *(pytest.param(m, marks=pytest.mark.slow) for m in ("chebyshev", "lobpcg", "davidson")),
+]
+
+
+@pytest.mark.parametrize("method", DENSE_FIRST)
 @pytest.mark.parametrize("diagonal", [True, False])
 def test_a_zero_on_the_diagonal_behind_a_trace(method, diagonal):
     """A mass that is zero somewhere: eager calls refuse it, traced ones say so in ``info``.
@@ -146,7 +153,7 @@ def test_a_zero_on_the_diagonal_behind_a_trace(method, diagonal):
     assert np.all(np.isnan(result.eigenvectors))
 
 
-@pytest.mark.parametrize("method", ["dense", "chebyshev", "lobpcg", "davidson"])
+@pytest.mark.parametrize("method", DENSE_FIRST)
 def test_a_singular_full_mass_behind_a_trace(method):
     """M = B B^T of rank n - 2: no zero on its diagonal, and no finite answer called converged."""
     b = np.random.default_rng(0).standard_normal((N, N - 2))
@@ -157,6 +164,7 @@ def test_a_singular_full_mass_behind_a_trace(method):
         assert int(result.info.status) != Status.CONVERGED
 
 
+@pytest.mark.slow
 def test_accurate_but_not_shown_to_be_complete():
     """Stopped where all pairs have converged, before the completeness check had its say."""
     options = {"k": K, "method": "davidson", "tol": 1e-6}
@@ -220,6 +228,7 @@ def test_slow_convergence_is_not_stagnation():
         assert int(info.steps) == 400
 
 
+@pytest.mark.slow
 def test_the_tolerance_is_what_stops():
     tol = 1e-4
     pencil = spectra.stiff(N, K)

@@ -24,6 +24,7 @@ def chain(coupling, **options):
 OTHERS = [pytest.param(method, marks=pytest.mark.slow) for method in ("chebyshev", "davidson")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lobpcg", *OTHERS])
 def test_a_member_does_its_own_work(method):
     """Its results and its counts are those that it has alone."""

@@ -97,7 +97,9 @@ METHODS = ["dense", "chebyshev", "lobpcg", "davidson", "shift_invert"]
 STIFF = np.r_[np.arange(1.0, 13.0), np.linspace(1e4, 4e4, 48)]
 
 
-@pytest.mark.parametrize("mass", [False, True], ids=["identity", "mass"])
+@pytest.mark.parametrize(
+    "mass", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["identity", "mass"]
+)
 @pytest.mark.parametrize("method", METHODS)
 def test_tol_relative_to_the_eigenvalue(method, mass):
     """Values of one are right to tol; those of the default to tol ||A|| = 0.4, and with M alike."""

@@ -62,6 +62,7 @@ def test_degree_by_the_gap():
         assert degrees == [0, 2, 4, 8, MOST, MOST]
 
 
+@pytest.mark.slow
 def test_a_quarter_of_the_steps():
     plain, own = (
         partial_eigh(chain, k=4, n=N, method="lobpcg", tol=1e-8, preconditioner=t)
@@ -73,6 +74,7 @@ def test_a_quarter_of_the_steps():
     assert int(own.info.matvecs) < 1.2 * int(plain.info.matvecs)
 
 
+@pytest.mark.slow
 def test_with_finite_elements():
     """Row sums resemble this M: T has products with A, and few with M."""
     exact = np.sort(EXACT / (1 - EXACT / 6))[:4]
@@ -106,6 +108,7 @@ def test_with_a_mass_that_nothing_resembles():
         assert abs(more - spent) <= 0.1 * spent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("far", "mass"),
     [

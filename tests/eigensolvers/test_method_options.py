@@ -43,6 +43,7 @@ def forms_of_solve(m):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form",
     [

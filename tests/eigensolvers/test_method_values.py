@@ -49,6 +49,7 @@ def test_a_value_does_what_its_name_does(name):
     assert int(by_name.info.matvecs) == int(by_value.info.matvecs)
 
 
+@pytest.mark.slow
 def test_a_value_carries_the_bound_on_its_steps():
     in_call = partial_eigh(DIAGONAL, k=K, method="lobpcg", max_steps=2, history=True)
     in_value = partial_eigh(DIAGONAL, k=K, method=LOBPCG(max_steps=2), history=True)

@@ -68,6 +68,7 @@ def test_no_start_hides_a_pair_in_single_precision(method, start):
             np.testing.assert_allclose(result.eigenvalues, problem.values[:K], atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [12, pytest.param(9, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("tol", [1e-2, 1e-3, 1e-5])
 @every_method

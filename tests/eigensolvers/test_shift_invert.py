@@ -78,6 +78,7 @@ def test_close_eigenvalues_behind_the_wanted_ones():
     np.testing.assert_allclose(w, d[:6], rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_six_ones_of_a_matrix_of_norm_1e9():
     """The bounds are as small as the errors deserve; those of residual and norm were 2 to 7 %."""
     d = np.r_[np.ones(6), 1e9 * np.linspace(0.1, 1, N - 6)]
@@ -113,6 +114,7 @@ def test_a_full_mass_of_lower_rank():
     np.testing.assert_allclose(w, exact, rtol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [None, 0.5])
 def test_an_indefinite_mass_is_seen(sigma):
     """One negative eigenvalue of 800: no eigenvalue of such a pencil is told."""
@@ -161,6 +163,7 @@ def test_gradients_without_mass(monkeypatch):
     np.testing.assert_allclose(slope, expected, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_pole_is_the_methods_and_sigma_the_question():
     """The four nearest to 20.2, from a pole at 20.9 and through a solve of the caller's."""
     d = np.arange(1.0, N + 1)
@@ -230,6 +233,7 @@ def test_the_sum_is_that_of_an_eigenvectors_components():
 # -- the proof by inertia --
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [scipy.sparse.csr_array, np.asarray])
 @pytest.mark.parametrize("sigma", [None, 12.2])
 def test_inertia_proves_the_set(form, sigma):
@@ -258,6 +262,7 @@ def test_inertia_shows_what_is_missing():
         assert not counted.complete
 
 
+@pytest.mark.slow
 def test_inertia_under_jit_and_differentiation():
     """It changes no value and no gradient, and costs a sparse matrix two factorisations."""
     pattern = operators.from_scipy(scipy.sparse.diags_array(np.arange(1.0, N + 1)))
@@ -324,6 +329,7 @@ def test_few_solves(name):
     assert operators.factors.factorizations - before == 1
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not DATA.is_dir(), reason="the matrices are not at hand")
 def test_bcsstk13():
     """Condition 1e10: some forty solves, in place of 478,000 matvecs that did not converge."""
@@ -339,6 +345,7 @@ def test_bcsstk13():
         np.testing.assert_allclose(w, exact, rtol=0, atol=10 * np.finfo(float).eps * norm)
 
 
+@pytest.mark.slow
 def test_products_with_the_mass_are_counted():
     """To the vector, the probe's among them."""
     d, mass, counts = jnp.arange(1.0, N + 1), jnp.linspace(1.0, 2.0, N), []

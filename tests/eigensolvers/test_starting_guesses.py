@@ -10,6 +10,7 @@ from tests.support.eigenpairs import K, N, check, cluster_groups, solve
 from tests.support.hard_spectra import UNFINISHED
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", [None, pytest.param(1e2, marks=pytest.mark.slow)])
 def test_a_preconditioner_saves_steps(condition):
     pencil = spectra.stiff(N, K, condition)
@@ -93,6 +94,7 @@ def test_a_good_guess_saves_products(method):
     assert spent(pencil.vectors[:, :K] + 1e-6 * noise) < 0.6 * spent(noise)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("k", "step", "block"),
     [(6, 8, 9), pytest.param(2, 2, 4, marks=pytest.mark.slow)],
@@ -128,6 +130,7 @@ def test_the_dense_method_has_no_use_for_a_guess():
     np.testing.assert_array_equal(plain.eigenvectors, guessed.eigenvectors)
 
 
+@pytest.mark.slow
 def test_the_key_decides_the_start_and_nothing_else():
     pencil = spectra.pencil(spectra.clustered(N, K, "inside"), seed=18)
     default = solve(pencil, method="lobpcg")

@@ -40,6 +40,7 @@ class TestPlate:
         A, B = K.with_values(to_k(thickness**3)), M.with_values(to_m(thickness))
         return partial_eigh(A, B, k, method=ShiftInvert())
 
+    @pytest.mark.slow
     def test_both_copies_are_found(self):
         """As one cluster, and within the error bounds."""
         w, _, info = self.modes(jnp.asarray(self.uniform), 4)
@@ -83,6 +84,7 @@ class TestBrick:
         M = self.mass.matrix(self.uniform)
         return partial_eigh(K.with_values(entries(modulus)), M, k, sigma=0.0)
 
+    @pytest.mark.slow
     def test_six_modes_are_rigid(self):
         w, _, info = self.modes(jnp.asarray(self.uniform), 7)
         expected = self.reference(self.uniform)
@@ -116,6 +118,7 @@ class TestSurface:
 
     vertices, triangles = meshes.sphere(4)
 
+    @pytest.mark.slow
     def test_harmonics(self):
         """0, then 2 three times: l (l + 1) on the sphere, but for the mesh."""
         stiffness, mass = meshes.cotangent_laplacian(self.vertices, self.triangles)

@@ -104,6 +104,7 @@ def test_the_inertia_counts(form, sigma):
     assert negative in ({count} if form == "array" else {count, -1})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["array", "scipy"])
 def test_an_interval_is_counted(form):
     """Whatever repeats, as LAPACK does, with M; and every pair of the interval is found then."""
@@ -155,6 +156,7 @@ def made():
     return operators.factors.factorizations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_value_gradient_and_second_derivatives_share_one_factor(second):
     """The entries are hashed: three programs find the same factor, and other entries do not."""

@@ -80,6 +80,7 @@ def test_numpy_and_jax_arrays_share_a_program():
     assert not seen
 
 
+@pytest.mark.slow
 def test_other_values_compile_nothing_in_an_iteration():
     """The iterative method with all its arguments: guess, key, preconditioner, options."""
 

@@ -85,6 +85,7 @@ def test_the_derivative_after_lobpcg(resembles):
     assert np.max(chosen.residuals) <= 10 * chosen.tolerance
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "solve",
     [False, pytest.param(True, marks=pytest.mark.slow)],

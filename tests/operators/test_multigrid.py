@@ -331,6 +331,7 @@ def steps(edge):
     return int(found.info.steps)
 
 
+@pytest.mark.slow
 def test_steps_do_not_grow():
     assert steps(24) <= steps(12) + 2
 
@@ -363,6 +364,7 @@ def test_against_lapack(make, relative):
     close_to(solve(A, near_nullspace=vectors), exact[:4], relative)
 
 
+@pytest.mark.slow
 def test_gradient():
     """Of a loss of the vectors, against central differences of LAPACK's; T serves CG as well."""
     S, k = laplacian(9, 11), 3

@@ -413,6 +413,7 @@ def test_a_real_mass_beside_a_complex_matrix():
     np.testing.assert_allclose(result.eigenvalues, 0.5, rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "dtype"),
     [

@@ -18,6 +18,7 @@ from tests.support.rectangular import along, matrix
 T0 = np.zeros(2)
 
 
+@pytest.mark.slow
 def test_ky_fan_norm():
     a, noise = matrix((3, 3, 2, 1, 1), (8, 5), np.complex128, seed=3)
     u, _, vh = np.linalg.svd(a, full_matrices=False)
@@ -63,6 +64,7 @@ def test_curvature_of_the_nuclear_norm():
     gf.assert_close(found, gf.hessian_fd(by_lapack, T0), 1e-6)
 
 
+@pytest.mark.slow
 def test_nuclear_norm_of_a_low_rank_matrix():
     a, noise = matrix((3, 3, 2), (8, 5), seed=5)
     u, _, vh = np.linalg.svd(a, full_matrices=False)
@@ -91,6 +93,7 @@ def test_what_the_nuclear_norm_leaves_out(explicit, dtype):
         assert float(found.left_out) > 6.0
 
 
+@pytest.mark.slow
 def test_what_did_not_converge():
     a, _ = matrix((3, 2.9, 2.8, *np.linspace(2.7, 0.1, 17)), (30, 20), seed=11)
     options = {"method": "lobpcg", "max_steps": 1}
@@ -106,6 +109,7 @@ def threshold_reference(a, noise, t, level, weights):
     return np.sum(weights * np.sin(((u * np.maximum(s - level, 0)) @ vh).real))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "k", "dtype"),
     [
@@ -135,6 +139,7 @@ def test_singular_value_threshold(values, k, dtype):
     gf.assert_close(hessian, gf.hessian_fd(by_lapack, T0), 1e-6)
 
 
+@pytest.mark.slow
 def test_threshold_of_a_matrix_of_lower_rank():
     """k cuts the zeros: first derivatives are right in both modes, second ones are NaN."""
     a, noise = matrix((3, 3), (6, 5), seed=8)
@@ -161,6 +166,7 @@ def test_slope_in_the_threshold():
     np.testing.assert_allclose(slope, -u[:, :3] @ vh[:3], atol=1e-13)
 
 
+@pytest.mark.slow
 def test_threshold_is_refused():
     a, _ = matrix((3, 3, 2.5, 1), (6, 5), seed=9)
 
@@ -185,6 +191,7 @@ def test_threshold_is_refused():
         singular_value_threshold(a, 2.0, 2).info.raise_if_failed()
 
 
+@pytest.mark.slow
 def test_how_well_the_next_singular_value_is_known():
     """Exactly by "dense"; by an iteration, which does not wait for it, to a tenth of the gap."""
     a, _ = matrix((3, 2, *np.linspace(0.5, 0.1, 18)), (30, 20), seed=10)

@@ -198,6 +198,7 @@ def test_a_cut_multiplet_has_no_derivative(k):
     assert np.isnan(jax.jvp(lambda a: low_rank(a, k).X, (a,), (noise[0],))[1]).all()
 
 
+@pytest.mark.slow
 def test_the_report_names_a_smaller_k():
     a, noise = matrix((3, 2, 2, 1, 1), (6, 5))
     report = derivative_report(lambda a: jnp.sum(jnp.asarray(noise[1]) * low_rank(a, 4).X), a)

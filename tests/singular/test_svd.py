@@ -49,6 +49,7 @@ def test_triplets(shape, values, k, dtype):
     np.testing.assert_allclose(a.conj().T @ u, vh.conj().T * s, atol=1e-13 * largest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [(400, 300), pytest.param((300, 400), marks=pytest.mark.slow)], ids=["tall", "wide"]
 )
@@ -274,6 +275,7 @@ def test_slope_of_a_singular_value(dtype):
 class TestZeroSingularValues:
     A = jnp.ones((5, 5))  # JAX issue 2311: singular values 5, 0, 0, 0, 0
 
+    @pytest.mark.slow
     def test_the_rest_is_right(self):
         def rest(a, k):
             u, s, vh, _ = partial_svd(a, k)
@@ -311,6 +313,7 @@ class TestZeroSingularValues:
         assert np.isnan(jax.grad(lambda a: part(partial_svd(a, 5)))(self.A)).all()
 
 
+@pytest.mark.slow
 def test_what_separate_triplets_cannot_carry():
     """A linear function of the truncated SVD, where it has a gradient: NaN, not a wrong one."""
     a, noise = matrix((3, 3, 1), (6, 5))

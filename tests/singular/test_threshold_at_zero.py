@@ -88,6 +88,7 @@ def test_a_sparse_matrix_is_explicit():
     np.testing.assert_allclose(first(f)[1], DIRECTION, rtol=1e-14)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("values", "shape", "dtype"),
     [

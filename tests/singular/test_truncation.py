@@ -48,6 +48,7 @@ def test_small_gaps(exponent):
     assert difference <= (4 * limit + 1e-14) * np.linalg.norm(weights) * np.linalg.norm(wanted)
 
 
+@pytest.mark.slow
 def test_a_gap_of_rounding():
     """1, 2^-4, and two values whose distance no derivative survives: NaN, and k = 2 is named."""
     a, _ = exact(-46)
@@ -115,6 +116,7 @@ def test_all_derivatives_of_the_identity():
     np.testing.assert_allclose(third, 6 * np.sum(noise[0] ** 3), rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_zeros_below_full_rank():
     """What rank is left is chosen by the perturbation: NaN, in both modes, and the report says so.
 
@@ -142,12 +144,14 @@ def test_factors_of_a_zero():
     np.testing.assert_allclose(slopes, np.eye(2)[:, None, :, None])
 
 
+@pytest.mark.slow
 def test_a_function_that_is_not_odd():
     a, _ = matrix((3, 2, 1), (4, 3))
     assert np.isnan(low_rank(a, 3, jnp.cos, odd=True).X).all()
     assert np.isfinite(low_rank(a, 3, jnp.cos).X).all()
 
 
+@pytest.mark.slow
 def test_odd_functions_without_zeros_agree():
     """``odd`` changes no derivative where there are no zeros."""
     a, noise = matrix((3, 2, 2, 1), (6, 4))
@@ -158,6 +162,7 @@ def test_odd_functions_without_zeros_agree():
     np.testing.assert_allclose(*slopes, rtol=1e-11, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_an_odd_function_of_small_scale():
     """tanh(s / 1e-8) next to s = 1: no square of a singular value is formed."""
     values = np.array([1.0, 2e-8, 0.0])
@@ -168,6 +173,7 @@ def test_an_odd_function_of_small_scale():
     np.testing.assert_allclose(1e-8 * slopes, 1 - np.tanh(values / 1e-8) ** 2, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_polar_factor_needs_positive_values():
     a, noise = matrix((3, 2, 0), (3, 3))
     b = jnp.asarray(noise[0][0])
