@@ -182,18 +182,18 @@ def refuse(refused: Array | None, rhs: Block, full: Array) -> tuple[Block, Array
 
     The systems of a cluster that k cuts are singular to rounding, and a solver would take all its
     steps to find that out. Their solutions are zero where the right-hand side is rounding beside
-    ``full``, its size before the projection, and do not exist elsewhere.
+    the largest of its set, and do not exist elsewhere.
 
     Parameters
     ----------
     refused : (k,) or None
         Which systems are refused.
     rhs, full : (n, c), (c,)
-        One or more right-hand sides for each of the k systems, one set after the other.
+        Sets of k right-hand sides, one after the other, and their norms before the projection.
     """
     if refused is None:
         return rhs, jnp.zeros_like(full, bool)
-    sizes = jnp.where(refused, full.reshape(-1, refused.shape[0]), 0)
+    sizes = full.reshape(-1, refused.shape[0])
     small = tolerances.gauge(full.dtype) * jnp.max(sizes, axis=1, keepdims=True)
     small = jnp.broadcast_to(small, sizes.shape).reshape(full.shape)
     columns = jnp.broadcast_to(refused, sizes.shape).reshape(full.shape)

@@ -68,6 +68,7 @@ def test_gradient(generalized, dtype):
         gf.assert_close(compiled(jax.grad, method="dense")(pencil, T0), wanted, 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("outer", "inner"),
     [

@@ -83,6 +83,7 @@ def test_two_references_agree(h):
     np.testing.assert_allclose(diagonalised(8, h), free_fermions(8, h), rtol=1e-11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("h", FIELDS)
 def test_ten_spins(h):
     found = curvatures(10, "chebyshev", h)

@@ -56,6 +56,7 @@ def our_cube(r):
     return hermitian_function(lambda x: x**3, r)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("ours", "closed", "dtype"),
     [
@@ -154,6 +155,7 @@ def test_a_kink_between_eigenvalues():
     gf.assert_close(hessian, gf.hessian_fd(reference, T0), 1e-6)
 
 
+@pytest.mark.slow
 def test_derivatives_in_what_h_closes_over():
     """tr(B exp(-s R)), s R = R(t, s): every second derivative, the mixed one too."""
     r, noise = matrices((1.0, 1.0, 2.0, 2.0), np.float64)

@@ -137,6 +137,7 @@ def daleckii_krein(w, n, h, slope, curvature):
     return one * n, 2 * np.einsum("imj,im,mj->ij", two, n, n)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(6,), (1, 2, 1, 2)], ids=str)
 @pytest.mark.parametrize(
     "dtype",

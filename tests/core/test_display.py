@@ -21,6 +21,7 @@ RESULTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [3, 20])
 @pytest.mark.parametrize("name", RESULTS)
 def test_a_table_of_at_most_15_lines(name, k):

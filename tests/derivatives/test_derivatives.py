@@ -158,6 +158,7 @@ def test_all_pairs_and_all_but_one(sizes, beyond):
         gf.assert_close(twice, gf.hessian_fd(functools.partial(gf.reference, pencil), T0), 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "lobpcg"])
 def test_taylor_remainder(method):
     """L(t) - L(0) - g t - t H t / 2 falls with the cube of t."""
@@ -175,6 +176,7 @@ def test_taylor_remainder(method):
     np.testing.assert_allclose(rates, 3, atol=0.25)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "lobpcg"])
 @pytest.mark.parametrize(
     "dtype",
@@ -209,6 +211,7 @@ def test_forward_and_reverse_are_adjoint(dtype, method):
     np.testing.assert_allclose(m_bar, m_bar.conj().T, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "lobpcg"])
 @pytest.mark.parametrize("generalized", [False, True], ids=["standard", "generalized"])
 def test_projector_derivative_by_full_spectrum(generalized, method):

@@ -134,6 +134,7 @@ def test_generalised_gradient_of_sorted_eigenvalues():
     assert sides[0] - 1e-4 <= gradient(sorted_values)() <= sides[1] + 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("outer", "inner"),
     [p for p in itertools.product((jax.jacfwd, jax.jacrev), repeat=2) if jax.jacrev in p],

@@ -9,6 +9,7 @@ from tests.support import spectra
 from tests.support.small_pencils import GOOD, METHODS, K, changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_batch_keeps_its_problems_apart(method):
     """Good, NaN, indefinite and a slow one: each has its own account."""

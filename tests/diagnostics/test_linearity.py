@@ -83,6 +83,7 @@ def test_a_product_of_blocks_and_a_rectangular_one():
     assert np.all(np.isnan(rectangular.s))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "lobpcg", "davidson"])
 def test_what_it_costs(method):
     """One matvec where A is a product, none where it is an array.

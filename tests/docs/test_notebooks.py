@@ -14,11 +14,7 @@ def test_there_are_notebooks():
     assert [path.name for path in NOTEBOOKS][:1] == ["01_first_steps.ipynb"]
 
 
-# The first by default, the others, which take a minute each, with `-m slow`.
-RUNS = [
-    pytest.param(path, id=path.stem, marks=pytest.mark.slow if i else ())
-    for i, path in enumerate(NOTEBOOKS)
-]
+RUNS = [pytest.param(path, id=path.stem) for path in NOTEBOOKS]
 
 
 @pytest.fixture
@@ -40,6 +36,7 @@ def pyplot(monkeypatch):
     jax.config.update("jax_disable_most_optimizations", unoptimised)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RUNS)
 def test_notebook_runs_and_prints_what_is_stored(path, pyplot):
     """Each cell prints its stored text; with matplotlib it draws as many figures as are stored."""

@@ -42,6 +42,7 @@ def test_a_member_does_its_own_work(method):
     assert max(matvecs.tolist()) > 1.5 * min(matvecs.tolist())
 
 
+@pytest.mark.slow
 def test_loops_are_not_batched():
     """Of the lowered program only what goes in and out is a batch of blocks."""
 

@@ -275,6 +275,7 @@ def test_jit_equals_eager(method):
     assert jax.tree.structure(jitted) == jax.tree.structure(eager)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_vmap_equals_a_loop(method):
     """Problems of different difficulty in one batch; each is what it is alone, from four starts."""

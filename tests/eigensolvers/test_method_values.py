@@ -57,6 +57,7 @@ def test_a_value_carries_the_bound_on_its_steps():
     assert int(in_value.info.steps) == 2
 
 
+@pytest.mark.slow
 def test_a_small_basis_costs_matvecs():
     wide, narrow = (
         partial_eigh(DIAGONAL, k=K, method=Davidson(max_basis_size=size)) for size in (None, 10)

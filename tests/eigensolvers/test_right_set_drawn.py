@@ -64,6 +64,7 @@ def test_drawn_spectra(method, kind, values, seed, is_diagonal):
     assert check_kind(method, KINDS[kind], values, seed, is_diagonal) or beyond
 
 
+@pytest.mark.slow
 def test_late_guard_vectors_are_no_stagnation():
     """The wanted pairs are at rounding while a guard vector is on its way between eleven copies."""
     values = np.r_[[-14.0] * 4, 15.0, [2.0] * 11, 21 + 0.3 * np.arange(45)]

@@ -90,6 +90,7 @@ def test_no_start_hides_a_pair_from_a_loose_tolerance(method, tol, columns):
         assert np.all(found.eigenvalues < 1 + gap / 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("inverse", [False, True], ids=["folded", "OPinv"])
 @pytest.mark.parametrize("tol", [1e-3, pytest.param(1e-5, marks=pytest.mark.slow)])
 def test_no_start_hides_an_interior_pair_from_a_loose_tolerance(tol, inverse):

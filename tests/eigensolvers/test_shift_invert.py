@@ -70,6 +70,7 @@ def test_the_right_set(spectrum, sigma):
         np.testing.assert_allclose(x.T @ x, np.eye(K), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_close_eigenvalues_behind_the_wanted_ones():
     """A spacing of a hundredth of the pole's distance: the check has to tell them apart."""
     d = np.r_[1 + 0.01 * np.arange(200), np.linspace(10, 100, 300)]
@@ -88,6 +89,7 @@ def test_six_ones_of_a_matrix_of_norm_1e9():
     assert np.all(info.error_bounds < 1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", [scipy.sparse.csr_array, np.asarray])
 def test_degrees_of_freedom_without_mass(form):
     """The finite eigenvalues, as LAPACK has them after static condensation; vectors solve A x."""

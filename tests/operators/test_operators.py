@@ -73,6 +73,7 @@ def test_every_form_gives_the_same_pairs(form):
     np.testing.assert_allclose(result.info.MX, PENCIL.M @ x, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["array", "closure"])
 def test_forms_as_preconditioner(form):
     """One preconditioner in several forms: one course of the iteration."""

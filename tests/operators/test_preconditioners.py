@@ -469,6 +469,7 @@ def dense_gradient(a):
     return density + np.sum((others @ inner) * wanted, axis=1), lam[:K]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_saves_steps_and_changes_neither_eigenvalues_nor_gradients(name):
     problem, _, factor = PROBLEMS[name]

@@ -66,6 +66,7 @@ def test_iterative(shape):
     np.testing.assert_allclose(gradient, [np.sum(e * (u @ vh)) for e in noise], rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_iterative_beyond_the_rank():
     """k = 5 of rank 3: k cuts 694 zeros of the dilation."""
     values = np.array([3.0, 3.0, 2.0])
@@ -241,6 +242,7 @@ def test_gradient_of_a_low_rank_matrix():
     gf.assert_close(derivative(jax.grad)(a, noise, T0), wanted, 1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shape", "dtype"),
     [((8, 5), np.float64), pytest.param((5, 8), np.complex128, marks=pytest.mark.slow)],

@@ -69,6 +69,7 @@ def test_the_identity_has_no_second_derivative(traced):
         assert np.all((found == 0) | (traced & np.isnan(found)))
 
 
+@pytest.mark.slow
 def test_a_function_that_k_triplets_do_not_know():
     """Its derivative is NaN, never a number; where they are all it is the identity."""
 

@@ -32,6 +32,7 @@ def exact(exponent):
     return (LEFT * s) @ RIGHT.T, LEFT @ slope @ RIGHT.T
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("exponent", [-10, -20, -30, -37, -40])
 def test_small_gaps(exponent):
     """Down to s_k = 1e-12 s_1; the error is that of the vectors, bound / gap."""
@@ -134,6 +135,7 @@ def test_zeros_below_full_rank():
     assert "largest is k = 2" in problem
 
 
+@pytest.mark.slow
 def test_factors_of_a_zero():
     """No factors of A = 0 (2, 1) have a derivative: their product's would be along one vector."""
     zero = jnp.zeros((2, 1))
