@@ -41,8 +41,13 @@ def nonzero_columns(block: Block) -> Array:
 
 
 def random_block(key: Array, n: int, width: int, dtype: DTypeLike) -> Block:
-    """A block of standard normal entries, complex where ``dtype`` is."""
-    return jax.random.normal(key, (n, width), dtype)
+    """A block of standard normal entries, complex where ``dtype`` is.
+
+    Columns are drawn in a loop: of a block drawn at once XLA repeats the generator's hundreds of
+    operations in everything that takes a part of it.
+    """
+    keys = jax.random.split(key, width)
+    return jax.lax.map(lambda key: jax.random.normal(key, (n,), dtype), keys).T
 
 
 def combine(layers: tuple[Block, ...], c: Array) -> tuple[Block, ...]:

@@ -47,10 +47,11 @@ class Derivative:
     on_gauge : {"nan", "warn", "ignore"}
         What a gradient returns that depends on an arbitrary choice: of the vectors inside a
         cluster, of a complex vector's phase, of the part of a cluster that k cuts. "ignore" returns
-        the number of one choice, that of Kasim (2020); "warn" does so and warns on the host. A part
-        of the cotangent counts as gauge-dependent above 10 sqrt(eps) of the whole, which rounding
-        in a loss leaves, and in a cluster of some width above 100 width / max |w|, which a loss
-        that varies with the eigenvalues adds.
+        the number of one choice, that of Kasim (2020); "warn" does so and warns on the host. "nan"
+        does not try to solve the systems of a cluster that k cuts, which are singular. A part of
+        the cotangent counts as gauge-dependent above 10 sqrt(eps) of the whole, which rounding in a
+        loss leaves, and in a cluster of some width above 100 width / max |w|, which a loss that
+        varies with the eigenvalues adds.
     on_unconverged : {"nan", "warn", "ignore"}
         What derivatives return where the eigenpairs did not converge, or where the residual of a
         linear system is more than ten times its tolerance and above its own rounding.

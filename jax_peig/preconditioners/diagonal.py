@@ -138,7 +138,7 @@ def _invert(blocks: Array) -> Array:
     """|B|^-1 for blocks (m, s, s)."""
     # The derivative of eigh is NaN where a block's eigenvalues repeat, even multiplied by zero.
     hermitian = jax.vmap(_blocks.herm)(jax.lax.stop_gradient(blocks))
-    lam, u = jnp.linalg.eigh(hermitian, symmetrize_input=False)
+    lam, u = jax.vmap(_blocks.eigh)(hermitian)
     inverse = u * inverse_size(lam).astype(u.dtype)[:, None, :] @ u.conj().transpose(0, 2, 1)
     return jax.vmap(_blocks.herm)(inverse)
 
