@@ -186,6 +186,7 @@ def test_third_derivatives_are_nan():
     assert np.isnan(third(0.0)).all()
 
 
+@pytest.mark.slow
 def test_where_h_has_no_derivative():
     """The root at a zero eigenvalue: a value, NaN along what moves it, the rest right."""
     r = jnp.diag(jnp.array([0.0, 1.0, 4.0]))

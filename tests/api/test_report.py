@@ -139,6 +139,7 @@ def one_vector(a, **options):
     return C @ partial_eigh(a, k=K, **options).eigenvectors[:, 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", pytest.param("lobpcg", marks=pytest.mark.slow)])
 def test_gauge_dependence_is_told(method):
     a = jnp.asarray(spectra.pencil(PAIR).A)

@@ -139,6 +139,7 @@ def test_parameters_through_closures_pytrees_and_arrays():
         np.testing.assert_allclose(jax.grad(f)(potential), wanted, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_derivative_of_the_starting_guess_is_zero():
     v0 = np.random.default_rng(0).normal(size=(gf.N, 2))
 

@@ -14,6 +14,7 @@ def residual(pencil, result):
     return pencil.A @ x - pencil.mass @ x * w
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("condition", [None, 1e2])
 @pytest.mark.parametrize("noise", [1e-1, 1e-4, 1e-8])
 def test_residual_norms(noise, condition):
@@ -99,6 +100,7 @@ def test_error_bounds_of_converged_pairs(method):
             assert np.all(bounds <= 100 * TOL * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["dense", "davidson"])
 def test_what_converged_means_at_a_large_norm(method):
     """The docstring's number: with ||A|| = 5e9 and lam = 1 the default tolerance allows 0.2.

@@ -48,6 +48,7 @@ def test_error_of_both_kinds():
     np.testing.assert_allclose(found, a**2 + 100 * b**2, rtol=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "method"),
     [

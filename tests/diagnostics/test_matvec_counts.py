@@ -22,6 +22,7 @@ def test_products_are_counted(method):
     np.testing.assert_allclose(result.eigenvalues, pencil.values[:K], rtol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("guessed", [False, True])
 @pytest.mark.parametrize("mass", [pytest.param(False, marks=pytest.mark.slow), True])
 @pytest.mark.parametrize("method", ["chebyshev", "lobpcg", "davidson"])

@@ -97,6 +97,7 @@ METHODS = ["dense", "chebyshev", "lobpcg", "davidson", "shift_invert"]
 STIFF = np.r_[np.arange(1.0, 13.0), np.linspace(1e4, 4e4, 48)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mass", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["identity", "mass"]
 )

@@ -115,6 +115,7 @@ def test_against_scipys_iterative_solvers():
 # -- sizes ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("n", "k", "method"),
     [
@@ -222,6 +223,7 @@ def test_scale_of_the_mass(scale, method):
     np.testing.assert_allclose(spectra.projector(x, pencil.M), pencil.projector(0, K), atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_single_precision(method):
     eps = float(np.finfo(np.float32).eps)

@@ -39,6 +39,7 @@ def test_every_name_stands_for_a_value():
         assert dataclasses.fields(kind) == () or kind() == kind(max_steps=None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VALUES)
 def test_a_value_does_what_its_name_does(name):
     solve = jax.jit(partial_eigh, static_argnames=("k", "method"))

@@ -52,6 +52,7 @@ SPECTRA = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("spectrum", SPECTRA)
 @pytest.mark.parametrize("sigma", [None, 1.2], ids=["smallest", "nearest"])
 def test_the_right_set(spectrum, sigma):

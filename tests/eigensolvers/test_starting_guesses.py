@@ -79,6 +79,7 @@ def test_a_guess_that_fills_the_block_with_unwanted_eigenvectors(columns, where)
     check(result, pencil, K, groups=cluster_groups(where))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lobpcg", "chebyshev"])
 def test_a_good_guess_saves_products(method):
     """From six starts; the filter with a check that shows that nothing is missing."""
@@ -108,6 +109,7 @@ def test_how_many_columns_of_lobpcg_take_a_step(k, step, block):
         assert more - fewer == columns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("columns", [1, 20])
 def test_guesses_of_other_widths(columns):
     pencil = spectra.pencil(spectra.clustered(N, K, "inside"), seed=17)

@@ -188,6 +188,7 @@ def truncation(k, **options):
     return jax.jit(jax.value_and_grad(lambda a, w: jnp.sum(w * low_rank(a, k, **options).X)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [2, 4])
 def test_a_cut_multiplet_has_no_derivative(k):
     """k = 2 cuts the pair 2, 2, and k = 4 the pair 1, 1; both modes."""
