@@ -194,7 +194,7 @@ def texts(row: dict[str, Any]) -> list[str]:
 
 def _range(row: dict[str, Any]) -> str:
     """The fastest and the slowest of several processes, in ms."""
-    found = [f"{1e3 * seconds:.3g}" for seconds in row.get("process_seconds", [])]
+    found = [_rounded(1e3 * seconds) for seconds in row.get("process_seconds", [])]
     return f" ({found[0]} to {found[-1]})" if len(found) > 1 else ""
 
 
@@ -211,8 +211,11 @@ def _gradient(entry: dict[str, Any] | None) -> str:
 
 def milliseconds(entry: dict[str, Any]) -> str:
     """A time, marked where the machine was busy."""
-    time = 1e3 * entry["seconds"]
-    return format(time, ".0f" if time >= 100 else ".3g") + ("~" if entry["noisy"] else "")
+    return _rounded(1e3 * entry["seconds"]) + ("~" if entry["noisy"] else "")
+
+
+def _rounded(time: float) -> str:
+    return format(time, ".0f" if time >= 100 else ".3g")
 
 
 def ratio_line(ratio: dict[str, Any]) -> str:
