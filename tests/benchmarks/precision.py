@@ -97,7 +97,7 @@ def solve(problem: Problem, degree: int, form: str, start: Any) -> State:
         ax = problem.product(theta, x)
         values, c = jnp.linalg.eigh(x.T @ ax)
         x, ax = x @ c, ax @ c
-        r = ax - x * values
+        r = ax - x * values[None, :]
         lengths = jnp.linalg.norm(r[:, : problem.k], axis=0)
         return State(x, values, r, jnp.max(lengths) / problem.norm, step)
 
@@ -122,7 +122,7 @@ def filtered(problem: Problem, state: State, degree: int, form: str) -> Any:
     centre, half = (upper + cut) / 2, (upper - cut) / 2
     s_1 = half / (low - centre)
     scale = jnp.linalg.norm(state.r, axis=0) if by_residual else jnp.ones_like(state.theta)
-    source = (state.r / scale).astype(dtype)
+    source = (state.r / scale[None, :]).astype(dtype)
     potential = jnp.asarray(problem.theta, dtype)
 
     def step(_: Any, carry: Any) -> Any:
@@ -131,7 +131,7 @@ def filtered(problem: Problem, state: State, degree: int, form: str) -> Any:
         a, b = 2 * after / half, s * after
         right = problem.product(potential, y) - centre.astype(dtype) * y
         if by_residual:
-            right = right + source * p.astype(dtype)
+            right = right + source * p.astype(dtype)[None, :]
         new = a.astype(dtype) * right - b.astype(dtype) * before
         return y, new, p, a * (state.theta - centre) * p - b * p_before, after
 
@@ -144,15 +144,15 @@ def filtered(problem: Problem, state: State, degree: int, form: str) -> Any:
         y_1 = (problem.product(potential, state.x) - centre * state.x) * s_1 / half
     end = jax.lax.fori_loop(1, degree, step, (y_0, y_1, one, p_1, s_1))
     y, p = end[1].astype(state.x.dtype), end[3]
-    return state.x * p + y * scale if by_residual else y
+    return state.x * p[None, :] + y * scale[None, :] if by_residual else y
 
 
 def _orthonormal(block: Any) -> Any:
     """By the eigenvectors of the Gram matrix, twice."""
     for _ in range(2):
-        block = block / jnp.linalg.norm(block, axis=0)
+        block = block / jnp.linalg.norm(block, axis=0)[None, :]
         d, u = jnp.linalg.eigh(block.T @ block)
-        block = block @ (u / jnp.sqrt(d))
+        block = block @ (u / jnp.sqrt(d)[None, :])
     return block
 
 
