@@ -167,7 +167,7 @@ def _invert(system: SylvesterSystem, b: Block, settings: Settings) -> Block:
     # a part along M X as well. A second one removes that part.
     rhs = _dual_project(_dual_project(b, system.x, system.mx), system.x, system.mx)
     systems, full = Systems.of(system, settings.sign), blocks.column_norms(b)
-    rhs, unanswered = refuse(system.data.refused, rhs, full)
+    rhs, unanswered = _refuse(system.data.refused, rhs, full)
     z, converged, *_ = systems_solve.solve(systems, rhs, full, settings.solvers, settings.max_steps)
     z = jnp.where(unanswered[None, :], jnp.nan, z)
     if settings.on_unconverged == "nan":
@@ -177,7 +177,7 @@ def _invert(system: SylvesterSystem, b: Block, settings: Settings) -> Block:
     return z + system.x @ inside
 
 
-def refuse(refused: Array | None, rhs: Block, full: Array) -> tuple[Block, Array]:
+def _refuse(refused: Array | None, rhs: Block, full: Array) -> tuple[Block, Array]:
     """Right-hand sides without those of refused systems, and the columns that have no answer.
 
     The systems of a cluster that k cuts are singular to rounding, and a solver would take all its

@@ -48,7 +48,7 @@ class SystemData(NamedTuple):
     guards: Guards | None
     op_inv: Operator | None  # (A - sigma M)^{-1}, for interior pairs
     sigma: Array | None
-    refused: Array | None  # (k,), systems with no answer: singular to rounding; None: no one
+    refused: Array | None  # (k,), which systems are singular and not solved; None: all are solved
 
 
 class ForwardResult(NamedTuple):

@@ -50,8 +50,8 @@ from jax_peig._problem.problem import Structure
 KEPT = 0.6
 
 
-# The largest order of an eigenproblem that OpenBLAS solves by one thread. Above it a step took two
-# to three times as long alone, and fifty times beside busy processes, for 12 % fewer matvecs.
+# The largest order of an eigenproblem that OpenBLAS solves by one thread. Above it a step took 1.6
+# to 2.6 times as long alone, and some fifty times beside busy processes, for 12 % fewer matvecs.
 ONE_THREAD = {"real": 64, "complex": 56}
 
 

@@ -20,7 +20,7 @@ from . import record
 def repeated(module: str, arguments: list[str], count: int) -> list[dict[str, Any]]:
     """What a table's command saves, from ``count`` processes one after the other.
 
-    A peer that ends its process leaves what was saved until then.
+    A peer that ends its process leaves what was saved until then; the longest results come first.
     """
     found = []
     for _ in range(count):
@@ -32,7 +32,7 @@ def repeated(module: str, arguments: list[str], count: int) -> list[dict[str, An
                 found.append(json.loads(saved.read_text(encoding="utf-8")))
     if not found:
         raise RuntimeError(f"{module} saved nothing in any of {count} processes")
-    return found
+    return sorted(found, key=lambda run: -len(run["rows"]))
 
 
 def joined(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -42,7 +42,7 @@ def joined(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     claim in any process counts, and so does a noisy time in the process that is shown.
     """
     rows = []
-    for first in max((run["rows"] for run in runs), key=len):
+    for first in runs[0]["rows"]:
         same = [row for run in runs for row in run["rows"] if _key(row) == _key(first)]
         timed = sorted((row for row in same if "seconds" in row), key=lambda row: row["seconds"])
         if not timed:

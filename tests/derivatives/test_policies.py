@@ -9,12 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jax_peig import (
-    Derivative,
-    eigenspace,
-    partial_eigh,
-    project_gauge,
-)
+from jax_peig import Derivative, eigenspace, partial_eigh, project_gauge
 from tests.support import gauge_free as gf
 from tests.support.counter import Counter
 
