@@ -38,7 +38,7 @@ from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
 from jax_peig._eigensolvers import warm_start
 from jax_peig._eigensolvers.completeness import guards_show_complete, settled
-from jax_peig._eigensolvers.lobpcg_directions import Polynomial, further, orthonormal_directions
+from jax_peig._eigensolvers.lobpcg_directions import Polynomial, orthonormal_directions
 from jax_peig._operators.operator import Operator
 from jax_peig._operators.probe import SAFE_STEPS, STEPS
 from jax_peig._problem.convergence import (
@@ -340,19 +340,20 @@ class _Iteration(NamedTuple):
         h = _enlarged(state.h, (c_old, c_new), blocks.gram(basis.v, aw), blocks.gram(new.w, aw))
         alive = jnp.concatenate([state.alive, blocks.nonzero_columns(c_new)])
         theta, c = _rayleigh_ritz(h, alive, width)
-        reach = theta[jnp.sum(alive) - 1]  # the largest Ritz value
-        if isinstance(self.preconditioner, Polynomial) and self.mass is not None:
-            reach = self.preconditioner.reach(new.w, aw, new.mw)
+        fresh = Images(new.w, aw, new.mw)
+        end, t = state.end, self.preconditioner
+        if isinstance(t, Polynomial):
+            end = t.further(end, theta[0], fresh)
         c = _with_directions(c[:, :width])  # (2 m + s, 2 m)
         # The same in terms of [X, P, W].
         of_old, of_new = c[: 2 * width] + c_old @ c[2 * width :], c_new @ c[2 * width :]
-        fresh = self.distinct(Images(new.w, aw, new.mw))
+        pairs = zip(state.basis, self.distinct(fresh), strict=True)
         return state._replace(
-            basis=tuple(v @ of_old + w @ of_new for v, w in zip(state.basis, fresh, strict=True)),
+            basis=tuple(v @ of_old + w @ of_new for v, w in pairs),
             h=blocks.herm(c.conj().T @ h @ c),
             alive=_kept(c),
             theta=theta[:width],
-            end=further(state.end, theta[0], reach),
+            end=end,
             step=state.step + 1,
             matvecs=state.matvecs + taken + spent,
             matvecs_M=state.matvecs_M + (0 if self.mass is None else taken * (1 + new.passes)),

@@ -33,21 +33,16 @@ from jax_peig._problem.convergence import Images, multiply
 MOST = 16  # the highest degree, an even number
 # The gap between the block's ends counts as no more than this part of the spectrum.
 WIDEST = 1 / 4
-# The spectrum is taken to end further out than Lanczos steps show, by this part of it.
+# The spectrum is taken to end further out than Lanczos steps or T R show, by this part of it.
 ROOM = 0.05
-# It is taken to end further out than a Rayleigh quotient in W, by this part of the distance: a
-# column of W has only a part in what lies there.
-BEYOND = 0.2
+# With the caller's inverse of M the spread in W is not known, and taken for this part of the
+# distance between a Rayleigh quotient and the lowest Ritz value.
+SPREAD = 0.2
 # Projections of W, at most: the second leaves what rounding allows.
 PASSES = 2
 
 
 # -- T ---------------------------------------------------------------------------------------------
-
-
-def further(end: Array, lowest: Array, reach: Array) -> Array:
-    """The spectrum's ``end``, or one beyond the Ritz value ``reach`` if that lies further out."""
-    return jnp.where(reach > end, reach + BEYOND * (reach - lowest), end)
 
 
 class Plan(NamedTuple):
@@ -90,17 +85,36 @@ class Polynomial(NamedTuple):
         degree = 2 * jnp.round((jnp.sqrt(extent / gap) - 1) / 2).astype(int)
         return Plan(low, gap, extent, jnp.where(self.worthwhile, degree, 0))
 
-    def reach(self, w: Block, aw: Block, mw: Block) -> Array:
-        """The largest Rayleigh quotient of sign D A in W = T R, where there is M.
+    def further(self, end: Array, lowest: Array, products: Images) -> Array:
+        """The spectrum's ``end``, or one beyond it where W = T R lies further out.
 
-        p grows like t^d beyond b, so that an eigenvalue there fills W with its vector; even a
-        little of that vector spoils W.
+        p grows like t^d beyond b, so that an eigenvalue there fills W with its vector, and even a
+        part of it spoils W. Sign D A has a mean and a spread in each column of W, in the inner
+        product of D^{-1}. Where half of a column or more is one vector, their sum is its eigenvalue
+        or more: for a part p at a distance h from all others it is h (p + sqrt(p - p^2)), and that
+        is 1.21 h at most.
+
+        Parameters
+        ----------
+        lowest : ()
+            The lowest Ritz value.
+        products : Images
+            W, sign A W and M W.
         """
-        assert self.inverse is not None
-        below = w.conj() * self.inverse.approximate_mass(w, mw)
-        size = jnp.sum(below, axis=0).real
-        quotient = jnp.sum(w.conj() * aw, axis=0).real * blocks.reciprocal(size)
-        return jnp.max(jnp.where(size > 0, quotient, -jnp.inf))
+        w, aw, mw = products
+        inverse = self.inverse
+        dual = w if inverse is None else inverse.approximate_mass(w, mw)
+        size = jnp.sum(w.conj() * dual, axis=0).real
+        factor = blocks.reciprocal(size)
+        mean = jnp.sum(w.conj() * aw, axis=0).real * factor
+        if inverse is None or inverse.given is None:  # D takes no product here
+            scaled = aw if inverse is None else inverse(aw)
+            square = jnp.sum(aw.conj() * scaled, axis=0).real * factor
+            spread = jnp.sqrt(jnp.maximum(square - mean**2, 0))
+        else:
+            spread = SPREAD * (mean - lowest)
+        reach = jnp.max(jnp.where(size > 0, mean + spread, -jnp.inf))
+        return jnp.where(reach > end, reach + ROOM * (reach - lowest), end)
 
     def __call__(self, block: Block, plan: Plan) -> Block:
         """T V, up to a factor; ``plan.degree`` matvecs a vector."""

@@ -112,19 +112,22 @@ def test_with_a_mass_that_nothing_resembles():
 @pytest.mark.parametrize(
     ("far", "mass"),
     [
+        (1.05, None),
         (1.3, None),
-        *(
-            pytest.param(*case, marks=pytest.mark.slow)
-            for case in [(1.05, None), (3.0, None), (100.0, None), (3.0, 1.0 + np.arange(N) % 3)]
-        ),
+        (3.0, None),
+        (100.0, None),
+        (3.0, 1.0 + np.arange(N) % 3),
     ],
-    ids=["1.3", "1.05", "3.0", "100.0", "3.0, M"],
+    ids=["1.05", "1.3", "3.0", "100.0", "3.0, M"],
 )
 def test_an_eigenvalue_beyond_the_end(far, mass, monkeypatch):
-    """Lanczos saw the end of the spectrum too low: T R shows it, and the steps are few still."""
+    """Lanczos saw the end of the spectrum too low: T R shows it, and the steps are few still.
+
+    A start whose first W has little of that vector learns the end late, and takes some steps more.
+    """
     values = np.append(np.linspace(0.0, 1.0, N - 1), far)
     a = values if mass is None else values * mass
-    keys = jax.random.split(jax.random.key(0), 8)
+    keys = jax.random.split(jax.random.key(0), 16)
 
     def solve(max_steps):  # which is new to the compiler
         def one(key):
@@ -133,8 +136,8 @@ def test_an_eigenvalue_beyond_the_end(far, mass, monkeypatch):
 
         result = jax.jit(jax.vmap(one))(keys)
         assert set(result.info.status.tolist()) == {int(Status.CONVERGED)}
-        np.testing.assert_allclose(result.eigenvalues, np.tile(values[:4], (8, 1)), atol=1e-10)
-        return int(np.max(result.info.steps))
+        np.testing.assert_allclose(result.eigenvalues, np.tile(values[:4], (16, 1)), atol=1e-10)
+        return np.asarray(result.info.steps)
 
     seen = solve(1000)
     low, high = jnp.array(0.0), jnp.array(1.0)
@@ -143,4 +146,5 @@ def test_an_eigenvalue_beyond_the_end(far, mass, monkeypatch):
         iterative, "probe", lambda *given: probe(*given)._replace(interval=(low, high))
     )
     missed = solve(1001)
-    assert missed <= 1.2 * seen
+    assert np.mean(missed) <= 1.2 * np.mean(seen)
+    assert np.max(missed) <= 2 * np.max(seen)
