@@ -38,9 +38,9 @@ import jax.numpy as jnp
 
 from jax_peig._core.checks import check_positive
 from jax_peig._core.types import Array, Block, DTypeLike
-from jax_peig._eigensolvers import warm_start
 from jax_peig._eigensolvers.davidson_iteration import DONE, Iteration
 from jax_peig._operators.operator import Operator
+from jax_peig._problem import warm_start
 from jax_peig._problem.convergence import Ritz, StoppingRule, block_width
 from jax_peig._problem.iterative import IterativeMethod, Pencil, Task
 from jax_peig._problem.problem import Structure

@@ -36,11 +36,11 @@ import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
-from jax_peig._eigensolvers import warm_start
 from jax_peig._eigensolvers.completeness import guards_show_complete, settled
 from jax_peig._eigensolvers.lobpcg_directions import Polynomial, orthonormal_directions
 from jax_peig._operators.operator import Operator
 from jax_peig._operators.probe import SAFE_STEPS, STEPS
+from jax_peig._problem import warm_start
 from jax_peig._problem.convergence import (
     Images,
     Lengths,
