@@ -43,6 +43,12 @@ class Chebyshev(IterativeMethod):
     ----------
     max_steps : int, optional
         Bound on the steps, each of up to 200 matvecs a column. Default: 200.
+    mixed_precision : bool
+        Whether products inside the filter are taken in float32 (complex64), with all that the
+        product closes over. Residuals, Rayleigh-Ritz, every test and the result keep the vectors'
+        dtype, and reach the same accuracy. Products that are bound by memory take half the time or
+        less: P1 and P2 of the benchmarks gain 1.5 to 3 in all. Not with sigma. Numbers in the
+        product beyond 1e38 overflow there: NaN, and the status tells. Default: False.
 
     Examples
     --------
@@ -55,11 +61,21 @@ class Chebyshev(IterativeMethod):
 
     name: ClassVar[str] = "chebyshev"
     default_max_steps: ClassVar[int] = 200
+    mixed_precision: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.mixed_precision, bool):
+            raise TypeError(
+                f"Chebyshev: mixed_precision is {self.mixed_precision!r}; expected True or False."
+            )
 
     def unsuited(self, structure: Structure) -> str | None:
         """Why the method cannot solve such a problem, and what to do; None where it can."""
         if structure.op_inv:
             return "with OPinv; expected 'shift_invert', which solves with it."
+        if structure.interior and self.mixed_precision:
+            return "in mixed precision with which='nearest'; leave mixed_precision out."
         return None
 
     def block_width(self, n: int, k: int) -> int:
@@ -94,7 +110,9 @@ class Chebyshev(IterativeMethod):
 
     def checked(self, task: Task, guess: Block) -> Ritz:
         """The filtered guess where the completeness check passes; else a cold start."""
-        ritz, good = improve(task.pencil, guess, task.interval, task.rule, task.key)
+        ritz, good = improve(
+            task.pencil, guess, task.interval, task.rule, task.key, mixed=self.mixed_precision
+        )
         left = task.rule.max_steps - GUESS_STEPS
         if left <= 0:
             return ritz._replace(stagnated=jnp.array(False))
@@ -115,7 +133,10 @@ class Chebyshev(IterativeMethod):
         """Iterate from a block."""
         inputs = task.inputs
         bounds, matvecs, matvecs_M = self.bounds(task)
-        ritz = solve(task.pencil, bounds, block, rule, task.key, sigma=inputs.sigma)
+        ritz = solve(
+            task.pencil, bounds, block, rule, task.key,
+            sigma=inputs.sigma, mixed=self.mixed_precision,
+        )  # fmt: skip
         return ritz.having_spent(matvecs, matvecs_M)
 
     def bounds(self, task: Task) -> tuple[Bounds, Array | int, Array | int]:

@@ -12,6 +12,9 @@
 3. Locking. A wide block is filtered in panels that stay in cache. Panels whose pairs have all
    converged are left out, and panels of lower pairs get lower degrees.
 4. A guess without guard vectors. Its interval begins a little above it.
+5. Mixed precision, on demand. With C X = X diag(t) + W the block is Y = X p(diag(t)) + E, where E
+   begins at zero and has a source from W. The recurrence of E runs in single precision: its error
+   is a part of W, and dies with it.
 """
 
 from typing import NamedTuple
@@ -20,15 +23,24 @@ import jax
 import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
-from jax_peig._core.types import Array, Block
-from jax_peig._eigensolvers.spectral_transformation import Ends, Interval, Pairs, Transformation
+from jax_peig._core.types import Array, Block, BlockFunction
+from jax_peig._eigensolvers.spectral_transformation import (
+    Ends,
+    FirstStep,
+    Interval,
+    Pairs,
+    Transformation,
+)
 from jax_peig._operators.mass_inverse import ApproximateInverse
+from jax_peig._operators.single_precision import in_single_precision, single
 from jax_peig._problem.convergence import SAFETY, StoppingRule
 
 # Growth of p over the block that rounding allows: while nothing has converged, and at all. Powers
 # of 1/eps: 8e3 and 6e9 in float64, 54 and 2e4 in float32.
 FIRST_GROWTH = 1 / 4
 LAST_GROWTH = 5 / 8
+# log p at the spectrum's lower end, at most, in single precision, whose numbers end at e^88.
+SINGLE_RANGE = 44.0
 # What a step of the highest degree gains at the k-th pair, at least. Where a cluster fills the
 # block up to its edge, the interval begins above the cluster.
 STEP_GAIN = 30.0
@@ -85,6 +97,13 @@ class Filter(NamedTuple):
     norms: tuple[Array, Array]
     rule: StoppingRule
     effort: Effort = BLOCK
+    product: BlockFunction | None = None  # C V in single precision, where that is used
+
+    def mixed(self, block: Block) -> "Filter":
+        """The same in mixed precision, for blocks like this one."""
+        width = block.shape[1] // panel_count(block.shape[1], self.effort.panel)
+        product = in_single_precision(self.transformation.product, block[:, :width])
+        return self._replace(product=product)
 
     def __call__(self, pairs: Pairs, upper: Array, step: Array) -> tuple[Block, Array, Array]:
         """p(C) X, and the matvecs with A and with M that it took."""
@@ -149,9 +168,21 @@ class Filter(NamedTuple):
         # The guard vectors follow the worst of the wanted, or come on by themselves.
         need = jnp.where(wanted, need, jnp.maximum(jnp.max(need), 3 / growth[k - 1]))
         need = jnp.minimum(need, jnp.log(2 * most) / jnp.max(growth))
+        if self.product is not None:
+            need = jnp.minimum(need, self.degree_in_range(interval))
         need = jnp.max(need.reshape(panel_count(growth.shape[0], self.effort.panel), -1), axis=1)
         degree = jnp.clip(jnp.ceil(need), 2, self.effort.degree)
         return jnp.where(need > 0, degree, 0).astype(int)
+
+    def degree_in_range(self, interval: Interval) -> Array:
+        """The highest degree in single precision.
+
+        All places of a random block may lie far above the lowest eigenvalues, where p is larger.
+        """
+        lowest = jnp.minimum(self.spectrum[0], jnp.min(interval.place))
+        ratio = (interval.centre - lowest) / interval.half
+        growth = jnp.arccosh(jnp.maximum(ratio, 1))
+        return SINGLE_RANGE / jnp.maximum(growth, tolerances.eps(growth.dtype))
 
     def panels(self, pairs: Pairs, interval: Interval, degrees: Array) -> Block:
         """The filtered block, panel by panel."""
@@ -178,21 +209,21 @@ class Filter(NamedTuple):
 
             Y_{j+1} = 2 s_{j+1} (C - c) Y_j / e - s_j s_{j+1} Y_{j-1},  1 / s_{j+1} = 2 / s_1 - s_j
 
-        with s_1 = e / (t_1 - c). With a source W the same recurrence gives E of `ResidualBased`;
+        with s_1 = e / (t_1 - c). With a source W the same recurrence gives E, see `ResidualBased`;
         2 s_{j+1} W p_j(place) / e is added to it.
         """
         x, place = pairs.x, interval.place
         centre, half = interval.centre, interval.half
         first = half / (jnp.min(place) - centre)
+        (older, step, source), size = self.first_step(pairs, interval)
+        product: BlockFunction = self.product or self.transformation.product
 
         def f(z: Array) -> Array:
-            return z.astype(x.dtype)
-
-        older, step, source = self.transformation.first_step(pairs, interval)
+            return z.astype(step.dtype)
 
         def advance(_: Array, terms: _Terms) -> _Terms:
             s = 1 / (2 / first - terms.s)
-            image = self.transformation.product(terms.y)
+            image = product(terms.y)
             if source is not None:
                 image = image + source * f(terms.p)[None, :]
             y = (image - f(centre) * terms.y) * f(2 * s / half)
@@ -203,7 +234,17 @@ class Filter(NamedTuple):
         p = (place - centre) * (first / half)
         begin = _Terms(older, step * f(first / half), jnp.ones_like(p), p, first)
         end = jax.lax.fori_loop(1, degree, advance, begin)
-        return end.y if source is None else x * f(end.p)[None, :] + end.y
+        y = end.y if size is None else blocks.scale_columns(end.y.astype(x.dtype), size)
+        return y if source is None else y + blocks.scale_columns(x, end.p)
+
+    def first_step(self, pairs: Pairs, interval: Interval) -> tuple[FirstStep, Array | None]:
+        """How the recurrence begins; in mixed precision with a source of this size, (b,)."""
+        if self.product is None:
+            return self.transformation.first_step(pairs, interval), None
+        w = self.transformation.source(pairs, interval)
+        size = blocks.column_norms(w)
+        unit = blocks.scale_columns(w, blocks.reciprocal(size)).astype(single(w.dtype))
+        return FirstStep(jnp.zeros_like(unit), unit, unit), size
 
 
 def half_width(lower: Array, upper: Array, lowest: Array) -> Array:

@@ -62,6 +62,7 @@ def solve(
     key: Array,
     *,
     sigma: Array | None = None,
+    mixed: bool = False,
 ) -> Ritz:
     """Find k eigenpairs, starting from ``start`` (n, b), with b - k guard vectors.
 
@@ -71,13 +72,16 @@ def solve(
         For random columns in place of dependent ones.
     sigma : real, optional
         Look for the eigenvalues nearest to it.
+    mixed : bool
+        Whether the filter is in mixed precision; not with sigma.
     """
     (_, m, norms, worthwhile), (inverse, interval) = pencil, bounds
     if sigma is None:
         a = signed(pencil.a, rule.sign)
         c = Standard(a) if inverse is None else ResidualBased(a, inverse, interval[0])
-        iteration = _Iteration(a, m, Filter(c, interval, norms, rule), key)
-        return _iterate(iteration, start, worthwhile, inverse)
+        filter_ = Filter(c, interval, norms, rule)
+        filter_ = filter_.mixed(start) if mixed else filter_
+        return _iterate(_Iteration(a, m, filter_, key), start, worthwhile, inverse)
     # Squares of eigenvalues neither overflow nor vanish for A / unit.
     unit = power_of_two(norms[0] * blocks.reciprocal(norms[1]))
     low, high = (end / unit for end in interval)
@@ -96,6 +100,8 @@ def improve(
     interval: tuple[Array, Array],
     rule: StoppingRule,
     key: Array,
+    *,
+    mixed: bool = False,
 ) -> tuple[Ritz, Array]:
     """Improve a guess (n, k) of a problem without M, and say whether that was all it took.
 
@@ -108,7 +114,8 @@ def improve(
     short = rule._replace(max_steps=min(GUESS_STEPS, rule.max_steps))
     a = signed(pencil.a, rule.sign)
     filter_ = Filter(Standard(a), interval, norms, short, chebyshev_filter.GUESS)
-    ritz = _iterate(_Iteration(a, None, filter_, key), guess, worthwhile)
+    improving = filter_.mixed(guess) if mixed else filter_
+    ritz = _iterate(_Iteration(a, None, improving, key), guess, worthwhile)
     if rule.k == guess.shape[0]:
         return ritz, jnp.asarray(ritz.complete)  # there is nothing else
 

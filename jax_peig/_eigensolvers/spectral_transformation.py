@@ -111,6 +111,10 @@ class Transformation:
         centre = interval.centre.astype(pairs.x.dtype)
         return FirstStep(pairs.x, self.image(pairs) - centre * pairs.x)
 
+    def source(self, pairs: Pairs, interval: Interval) -> Block:
+        """W = C X - X diag(place)."""
+        return blocks.residuals(self.image(pairs), pairs.x, interval.place)
+
     # -- values and intervals --
 
     def places(self, theta: Array, lengths: Array) -> Array:
