@@ -46,9 +46,15 @@ class Chebyshev(IterativeMethod):
     mixed_precision : bool
         Whether products inside the filter are taken in float32 (complex64), with all that the
         product closes over. Residuals, Rayleigh-Ritz, every test and the result keep the vectors'
-        dtype, and reach the same accuracy. Products that are bound by memory take half the time or
-        less: P1 and P2 of the benchmarks gain 1.5 to 3 in all. Not with sigma. Numbers in the
-        product beyond 1e38 overflow there: NaN, and the status tells. Default: False.
+        dtype, and reach the same accuracy. Products that are bound by memory take half the time.
+        Not with sigma. Numbers in the product beyond 1e38 overflow there: NaN, and the status
+        tells. Default: False.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For a bound that is no positive integer, or a flag that is no bool. The call raises
+        TypeError for a product that cannot be taken in float32: one that calls the host, say.
 
     Examples
     --------
