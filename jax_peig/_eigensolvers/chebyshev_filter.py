@@ -97,13 +97,13 @@ class Filter(NamedTuple):
     norms: tuple[Array, Array]
     rule: StoppingRule
     effort: Effort = BLOCK
-    product: BlockFunction | None = None  # C V in single precision, where that is used
+    single_product: BlockFunction | None = None  # C V in single precision, where that is used
 
     def mixed(self, block: Block) -> "Filter":
         """The same in mixed precision, for blocks like this one."""
         width = block.shape[1] // panel_count(block.shape[1], self.effort.panel)
         product = in_single_precision(self.transformation.product, block[:, :width])
-        return self._replace(product=product)
+        return self._replace(single_product=product)
 
     def __call__(self, pairs: Pairs, upper: Array, step: Array) -> tuple[Block, Array, Array]:
         """p(C) X, and the matvecs with A and with M that it took."""
@@ -168,7 +168,7 @@ class Filter(NamedTuple):
         # The guard vectors follow the worst of the wanted, or come on by themselves.
         need = jnp.where(wanted, need, jnp.maximum(jnp.max(need), 3 / growth[k - 1]))
         need = jnp.minimum(need, jnp.log(2 * most) / jnp.max(growth))
-        if self.product is not None:
+        if self.single_product is not None:
             need = jnp.minimum(need, self.degree_in_range(interval))
         need = jnp.max(need.reshape(panel_count(growth.shape[0], self.effort.panel), -1), axis=1)
         degree = jnp.clip(jnp.ceil(need), 2, self.effort.degree)
@@ -216,7 +216,7 @@ class Filter(NamedTuple):
         centre, half = interval.centre, interval.half
         first = half / (jnp.min(place) - centre)
         (older, step, source), size = self.first_step(pairs, interval)
-        product: BlockFunction = self.product or self.transformation.product
+        product: BlockFunction = self.single_product or self.transformation.product
 
         def f(z: Array) -> Array:
             return z.astype(step.dtype)
@@ -239,7 +239,7 @@ class Filter(NamedTuple):
 
     def first_step(self, pairs: Pairs, interval: Interval) -> tuple[FirstStep, Array | None]:
         """How the recurrence begins; in mixed precision with a source of this size, (b,)."""
-        if self.product is None:
+        if self.single_product is None:
             return self.transformation.first_step(pairs, interval), None
         w = self.transformation.source(pairs, interval)
         size = blocks.column_norms(w)

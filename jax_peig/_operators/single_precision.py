@@ -58,7 +58,7 @@ def in_single_precision(product: BlockFunction, like: Block) -> BlockFunction | 
         jax.eval_shape(narrow, jax.ShapeDtypeStruct(like.shape, single(like.dtype)))
     except (*TRACING_ERRORS, NotImplementedError) as error:
         raise TypeError(
-            f"Chebyshev(mixed_precision=True): the product cannot be taken in {single(like.dtype)}"
+            f"mixed_precision=True: the product cannot be taken in {single(like.dtype)}"
             f" ({first_line(error).rstrip('.')}). Leave mixed_precision out."
         ) from error
     return narrow
