@@ -23,7 +23,7 @@ import numpy as np
 from . import page, report, timing
 
 K = 4
-CHUNK = 256  # members that lax.map takes at once
+CHUNK = 256  # members that lax.map takes at once, at most
 SAMPLE = 3
 WAYS = ("vmap", "lax.map")
 ROUNDS, BUDGET = 1, 2.0  # of a time: one call of a large batch takes seconds
@@ -68,8 +68,17 @@ def _matrices(n: int, count: int, ways: Sequence[str]) -> Case:
         title=f"{count} matrices", n=n, shared=np.zeros(n), members=a, solve=solve,
         runs=tuple((s, way) for s in ("dense", "jnp.linalg.eigh") for way in ways),
         exact=lambda i: np.linalg.eigvalsh(a[i])[:K],
-        checked=tuple(range(0, count, max(count // 100, 1))), chunk=min(CHUNK, count),
+        checked=tuple(range(0, count, max(count // 100, 1))), chunk=_chunk(count),
     )  # fmt: skip
+
+
+def _chunk(count: int) -> int:
+    """The largest divisor of the count, up to `CHUNK`.
+
+    With a remainder, lax.map makes two batched LAPACK calls: before JAX 0.11.2 those of
+    jnp.linalg.eigh wait for each other for ever on two cores.
+    """
+    return next(size for size in range(min(CHUNK, count), 0, -1) if count % size == 0)
 
 
 def _k_points(side: int, count: int, ways: Sequence[str]) -> Case:
