@@ -157,6 +157,14 @@ def test_vectors_in_single_precision_stay_as_they_are():
     np.testing.assert_array_equal(wide.eigenvalues, mixed.eigenvalues)
 
 
+def test_no_degree_overflows_single_precision():
+    """All Ritz values of a random block lie in the bulk, and the polynomial is huge far below."""
+    a = np.r_[np.linspace(0.0, 0.2, 10), np.linspace(0.9, 1.0, 19_990)]
+    result = partial_eigh(a, k=2, method=MIXED)
+    assert result.info.status == Status.CONVERGED
+    np.testing.assert_allclose(result.eigenvalues, a[:2], atol=1e-13)
+
+
 @pytest.mark.parametrize("scale", [1e60, 1e-60])
 def test_numbers_that_single_precision_does_not_hold(scale):
     """No finite wrong answer."""
