@@ -90,9 +90,9 @@ class Polynomial(NamedTuple):
 
         p grows like t^d beyond b, so that an eigenvalue there fills W with its vector, and even a
         part of it spoils W. Sign D A has a mean and a spread in each column of W, in the inner
-        product of D^{-1}. Where half of a column or more is one vector, their sum is its eigenvalue
-        or more: for a part p at a distance h from all others it is h (p + sqrt(p - p^2)), and that
-        is 1.21 h at most.
+        product of D^{-1}. A vector that is the part p of a column, at a distance h from all others,
+        puts mean plus spread at h (p + sqrt(p - p^2)): at h or beyond where p >= 1/2, and at 1.21 h
+        at most.
 
         Parameters
         ----------
@@ -107,8 +107,8 @@ class Polynomial(NamedTuple):
         size = jnp.sum(w.conj() * dual, axis=0).real
         factor = blocks.reciprocal(size)
         mean = jnp.sum(w.conj() * aw, axis=0).real * factor
-        if inverse is None or inverse.given is None:  # D takes no product here
-            scaled = aw if inverse is None else inverse(aw)
+        if inverse is None or inverse.given is None:  # D is diagonal
+            scaled = aw if inverse is None else inverse.diagonal[:, None].astype(aw.dtype) * aw
             square = jnp.sum(aw.conj() * scaled, axis=0).real * factor
             spread = jnp.sqrt(jnp.maximum(square - mean**2, 0))
         else:
