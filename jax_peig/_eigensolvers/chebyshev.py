@@ -42,7 +42,7 @@ class Chebyshev(IterativeMethod):
     Parameters
     ----------
     max_steps : int, optional
-        Bound on the steps, each of up to 200 matvecs a column. Default: 200.
+        Bound on the steps, each of up to 200 matvecs a column, with sigma 2000. Default: 200.
     mixed_precision : bool
         Whether products inside the filter are taken in float32 (complex64), with all that the
         product closes over. Residuals, Rayleigh-Ritz, every test and the result keep the vectors'

@@ -87,7 +87,8 @@ def solve(
     low, high = (end / unit for end in interval)
     a = scaled(pencil.a, 1 / unit)
     transformed = interior(a, m, inverse, sigma / unit)
-    filter_ = Filter(transformed, (low, high), (norms[0] / unit, norms[1]), rule)
+    norms = (norms[0] / unit, norms[1])
+    filter_ = Filter(transformed, (low, high), norms, rule, chebyshev_filter.FOLDED)
     ritz = _iterate(_Iteration(a, m, filter_, key), start, worthwhile)
     return ritz._replace(
         values=ritz.values * unit, AX=ritz.AX * unit.astype(ritz.AX.dtype), spectrum=None

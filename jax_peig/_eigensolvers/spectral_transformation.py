@@ -8,7 +8,8 @@ that costs, and what it asks of the filter's interval:
     `Folded`               (A - sigma)^2                nearest to sigma, M = I
     `FoldedResidualBased`  (D (A - sigma M))^2          nearest to sigma
 
-"auto" never takes the two folded ones, which stand apart at the end of the file.
+The two folded ones are for operators that are known by their products alone; matrices are better
+factorised. They stand apart at the end of the file.
 """
 
 import dataclasses

@@ -12,6 +12,7 @@ import pytest
 import scipy.linalg
 
 from jax_peig import Status, partial_eigh
+from jax_peig._eigensolvers.chebyshev_filter import block_width
 from tests.support import gauge_free, spectra
 
 N, K = 60, 4
@@ -113,6 +114,36 @@ def test_gradients_at_exact_degeneracy(method, inverse, generalized):
     slope = float(jax.jit(jax.grad(along))(0.0))
     expected = gauge_free.gradient_fd(lambda t: reference(t[0]), np.zeros(1))[0]
     np.testing.assert_allclose(slope, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("mass", ["identity", "diagonal"])
+def test_the_fold_takes_the_matvecs_that_the_distances_ask_for(mass):
+    """At most twice those of the Chebyshev polynomial that separates the k-th from the block's end.
+
+    Levels at random, whose squared distances are a millionth of the whole: with short polynomials
+    a step gains nearly nothing.
+    """
+    n, sigma = 2000, 0.5
+    rng = np.random.default_rng(0)
+    values, m = np.sort(rng.random(n)), 1 + rng.random(n)
+    order = np.argsort(np.abs(values - sigma))
+    width = block_width(n, K)
+    distances = np.abs(values - sigma)[order] ** 2
+    kth, behind, last = distances[[K - 1, width, -1]]
+    growth = 2 * np.sqrt((behind - kth) / (last - behind))
+    tol = np.finfo(float).eps ** (2 / 3)
+    for start in range(2):
+        result = partial_eigh(
+            values if mass == "identity" else values * m,
+            None if mass == "identity" else m,
+            K,
+            sigma=sigma,
+            method="chebyshev",
+            key=jax.random.key(start),
+        )
+        assert int(result.info.status) == Status.CONVERGED
+        np.testing.assert_allclose(result.eigenvalues, values[order[:K]], rtol=1e-12)
+        assert int(result.info.matvecs) <= 2 * 2 * width * np.log(2 / tol) / growth
 
 
 WRONG = {
