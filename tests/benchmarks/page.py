@@ -193,7 +193,9 @@ TABLES = (
         "dense" makes the matrix from n products, and "factorised" is what the entries would allow.
         ">" stands before a method that did not converge within a bound on its steps. "matvecs" are
         those of "chebyshev", "lobpcg" and "davidson", where a product of the fold counts as one.
-        "error" is the largest of the methods that converged, relative to the norm.
+        "error" is the largest of the methods that converged, relative to the norm. Where A
+        and M are too large for "dense" and known by products alone, the fold of "chebyshev" is the
+        only way with an M, and where "lobpcg" does not converge.
         """,
     ),
     Table(
