@@ -1,7 +1,7 @@
 """How the cost of a forward solve grows with the order n and with the number of pairs k.
 
-    python -m tests.benchmarks.growth [P1 P2 k] [--only TEXT] [--repeat N]
-                                      [--save FILE.json | --keep]
+    python -m tests.benchmarks.growth [P1 P2 k] [--only TEXT] [--starts N]
+                                      [--repeat N] [--save FILE.json | --keep]
 
 Three series: P1 on finer and finer grids, P2 likewise, and P1 with more and more pairs. Each row is
 that of ``tests.benchmarks.run`` without gradients; a series ends with the products and the time of

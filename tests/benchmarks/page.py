@@ -193,9 +193,9 @@ TABLES = (
         "dense" makes the matrix from n products, and "factorised" is what the entries would allow.
         ">" stands before a method that did not converge within a bound on its steps. "matvecs" are
         those of "chebyshev", "lobpcg" and "davidson", where a product of the fold counts as one.
-        "error" is the largest of the methods that converged, relative to the norm. Where A
-        and M are too large for "dense" and known by products alone, the fold of "chebyshev" is the
-        only way with an M, and where "lobpcg" does not converge.
+        "error" is the largest of the methods that converged, relative to the norm. For A and M that
+        are known by products alone and too large for "dense", the fold of "chebyshev" is the only
+        one of these ways that takes an M, and the one that converged on every problem.
         """,
     ),
     Table(

@@ -120,8 +120,8 @@ def test_gradients_at_exact_degeneracy(method, inverse, generalized):
 def test_the_fold_takes_the_matvecs_that_the_distances_ask_for(mass):
     """At most twice those of the Chebyshev polynomial that separates the k-th from the block's end.
 
-    Levels at random, whose squared distances are a millionth of the whole: with short polynomials
-    a step gains nearly nothing.
+    Levels at random: the squared distance of the k-th pair is some millionths of the largest, so
+    that a step of a low degree gains nearly nothing.
     """
     n, sigma = 2000, 0.5
     rng = np.random.default_rng(0)
