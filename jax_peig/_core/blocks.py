@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_peig._core import tolerances
 from jax_peig._core.types import Array, Block, DTypeLike
@@ -40,19 +41,54 @@ def nonzero_columns(block: Block) -> Array:
     return jnp.any(block != 0, axis=0)
 
 
-def random_block(key: Array, n: int, width: int, dtype: DTypeLike) -> Block:
-    """A block of standard normal entries, complex where ``dtype`` is.
-
-    Columns are drawn in a loop: of a block drawn at once XLA repeats the generator's hundreds of
-    operations in everything that takes a part of it.
-    """
-    keys = jax.random.split(key, width)
-    return jax.lax.map(lambda key: jax.random.normal(key, (n,), dtype), keys).T
-
-
 def combine(layers: tuple[Block, ...], c: Array) -> tuple[Block, ...]:
     """Each block times the small matrix C: (V C, A V C, M V C) of (V, A V, M V)."""
     return tuple(block @ c for block in layers)
+
+
+# -- random blocks ---------------------------------------------------------------------------------
+
+
+def random_block(
+    key: Array, n: int, width: int, dtype: DTypeLike, draw: int | Array = 0
+) -> Block:
+    """Independent entries of mean 0 and variance 1, from a uniform distribution (in a square of C).
+
+    ``draw`` tells the blocks apart that are drawn by one key. An entry is a hash of its row, its
+    column, the draw and the key, so that each device makes its own rows, and XLA one short loop:
+    `jax.random.normal` would be a fifth of what a whole solve has to compile. The component along
+    a unit vector is at most 2.4 per cent more likely to be small than that of a normal vector: no
+    slice of a cube through its centre is larger than sqrt(2) (Ball, 1986).
+    """
+    real = jnp.finfo(dtype).dtype
+    first, second = jnp.sum(jax.random.key_data(key).reshape(-1, 2), axis=0, dtype=jnp.uint32)
+    row, column = (jax.lax.broadcasted_iota(jnp.uint32, (n, width), axis) for axis in (0, 1))
+    column += jnp.asarray(draw).astype(jnp.uint32) << 16
+    words = _hash(row, column, first, second)
+    if jnp.issubdtype(dtype, jnp.complexfloating):
+        parts = (_uniform(*pair, real) for pair in (words[:2], words[2:]))
+        return jax.lax.complex(*parts) * jnp.asarray(np.sqrt(0.5), real)
+    return _uniform(*words[:2], real)
+
+
+def _hash(x: Array, y: Array, z: Array, w: Array) -> tuple[Array, Array, Array, Array]:
+    """Four words of 32 bits from four: "pcg4d" of Jarzynski and Olano (2020)."""
+    x, y, z, w = (word * jnp.uint32(1664525) + jnp.uint32(1013904223) for word in (x, y, z, w))
+    for last in (False, True):
+        x = x + y * w
+        y = y + z * x
+        z = z + x * y
+        w = w + y * z
+        if not last:
+            x, y, z, w = (word ^ (word >> 16) for word in (x, y, z, w))
+    return x, y, z, w
+
+
+def _uniform(high: Array, low: Array, dtype: DTypeLike) -> Array:
+    """A number in (-sqrt(3), sqrt(3)), of variance one, from two words."""
+    wide = jnp.promote_types(dtype, jnp.float32)
+    unit = high.astype(wide) * 2.0**-31 + (low.astype(wide) * 2.0**-63 - 1)
+    return (unit * np.sqrt(3.0)).astype(dtype)
 
 
 # -- norms -----------------------------------------------------------------------------------------

@@ -111,7 +111,6 @@ def improve(
     eigenvector, the answer is no.
     """
     norms, worthwhile = pencil.norms, pencil.worthwhile
-    key, check_key = jax.random.split(key)
     short = rule._replace(max_steps=min(GUESS_STEPS, rule.max_steps))
     a = signed(pencil.a, rule.sign)
     filter_ = Filter(Standard(a), interval, norms, short, chebyshev_filter.GUESS)
@@ -123,7 +122,7 @@ def improve(
     converged = ritz.complete & worthwhile
 
     def check() -> CompletenessResult:
-        return check_completeness(filter_, ritz, interval[1], check_key, converged)
+        return check_completeness(filter_, ritz, interval[1], key, converged)
 
     unchecked = jax.tree.map(lambda t: jnp.zeros(t.shape, t.dtype), jax.eval_shape(check))
     found = jax.lax.cond(converged, check, lambda: unchecked)
@@ -253,8 +252,7 @@ class _Iteration(NamedTuple):
         self, block: Block, dual: Block, q: Array, step: Array
     ) -> tuple[Block, Block, Array]:
         """V, M V and Q anew, V Q orthonormal to rounding; random columns replace dependent ones."""
-        (n, width), key = block.shape, jax.random.fold_in(self.key, step)
-        fresh = blocks.random_block(key, n, width, block.dtype)
+        fresh = blocks.random_block(self.key, *block.shape, block.dtype, draw=1 + step)
         ortho = block @ q
         fresh = blocks.unit_columns(blocks.project_out(fresh, ortho, dual @ q))
         block = blocks.where_columns(blocks.nonzero_columns(q), ortho, fresh)

@@ -53,6 +53,7 @@ COMPONENT = 0.1
 
 # Random vectors in the complement, and how often they are filtered at most.
 RANDOM_VECTORS = 4
+CHECK_DRAW = 2**15  # the iterations count theirs from zero
 FILTER_ROUNDS = 40
 # The growth of p from the interval to theta_k in a round: the factor that the two bounds still lack
 # times `GAIN_BEYOND`, within these ends.
@@ -211,7 +212,7 @@ class _Check(NamedTuple):
         """Random vectors in the complement, and what they show before they are filtered."""
         n, k = self.x.shape
         width = min(RANDOM_VECTORS, n - k)
-        random = self.project(blocks.random_block(key, n, width, self.x.dtype))
+        random = self.project(blocks.random_block(key, n, width, self.x.dtype, CHECK_DRAW))
         components = jnp.full(width, least_component(n), self.values.dtype)
         none, no = jnp.array(0), jnp.array(False)
         state = _State(

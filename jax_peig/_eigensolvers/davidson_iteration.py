@@ -264,9 +264,8 @@ class Iteration(NamedTuple):
         )
 
     def random(self, state: State) -> Block:
-        key = jax.random.fold_in(self.key, state.step)
         n, dtype = state.residual.shape[0], state.residual.dtype
-        return blocks.random_block(key, n, 1, dtype)
+        return blocks.random_block(self.key, n, 1, dtype, draw=1 + state.step)
 
     def expand(self, state: State) -> State:
         """One more vector, and the only product with A: queued, random, or the residual."""

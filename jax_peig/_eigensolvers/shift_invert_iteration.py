@@ -299,9 +299,8 @@ class Iteration:
 
     def fill(self, state: State) -> State:
         """Random columns in place of those that are zero."""
-        key = jax.random.fold_in(self.key, state.steps)
         f, mf, e = state.left
-        random = blocks.random_block(key, self.n, f.shape[1], f.dtype)
+        random = blocks.random_block(self.key, *f.shape, f.dtype, draw=1 + 2 * state.steps)
         alive = blocks.nonzero_columns(f)
         found = state.basis.with_columns(f, mf).beside(
             blocks.where_columns(~alive, random), self.mass
@@ -324,8 +323,8 @@ class Iteration:
         most = max(self.size - CHECK_ROOM, k)
         count = jnp.clip(jnp.sum(accurate), k, most)
         basis = self.compressed(state, count)
-        key = jax.random.fold_in(self.key, state.steps)
-        random = blocks.random_block(key, self.n, 1, state.left.f.dtype)
+        dtype = state.left.f.dtype
+        random = blocks.random_block(self.key, self.n, 1, dtype, draw=2 + 2 * state.steps)
         q, mq, _, _, products, _ = basis.beside(random, self.mass)
         width = state.left.f.shape[1]
         pad = ((0, 0), (0, width - 1))

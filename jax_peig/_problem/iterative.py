@@ -119,8 +119,7 @@ class IterativeMethod(Method):
     def prepared(self, problem: Problem, inputs: Inputs) -> tuple["Task", HelperCheck]:
         """Draw the random start and probe the operators."""
         n, k = inputs.a.n, problem.k
-        keys = jax.random.split(inputs.key)
-        drawn = blocks.random_block(keys[0], n, 2 + self.random_width(n, k), problem.dtype)
+        drawn = blocks.random_block(inputs.key, n, 2 + self.random_width(n, k), problem.dtype)
         pair, random = drawn[:, :2], drawn[:, 2:]
         probe_a = probe(inputs.a, pair, self.probe_steps(problem.structure))
         probe_m = probe(inputs.m, pair, self.mass_probe_steps(problem.structure))
@@ -134,7 +133,7 @@ class IterativeMethod(Method):
         pencil = Pencil(inputs.a, inputs.m, (probe_a.norm, probe_m.norm), worthwhile)
         task = Task(
             problem, inputs, problem.stopping_rule, pencil, probe_a, probe_m,
-            random, lanczos_start=pair[:, 1:], key=keys[1],
+            random, lanczos_start=pair[:, 1:], key=inputs.key,
         )  # fmt: skip
         return task, check
 

@@ -165,9 +165,7 @@ class _TwoSided:
         m = self.shape[0]
         old = ritz.vectors[:, :k]
         zero = self.zero(ritz.values[:k])
-        keys = jax.random.split(jax.random.key(0))
-        both = zip(halves(old, m), keys, strict=True)
-        left, right = (_complete(half, zero, key) for half, key in both)
+        left, right = (_complete(half, zero, draw) for draw, half in enumerate(halves(old, m)))
         image = a(jnp.concatenate([left, right]))  # [A V; A^H U]
         p, s, qh = blocks.svd(blocks.gram(left, image[:m]))
         root = jnp.asarray(np.sqrt(0.5), image.dtype)
@@ -190,7 +188,7 @@ class _TwoSided:
         )
 
 
-def _complete(half: Block, zero: Array, key: Array) -> Block:
+def _complete(half: Block, zero: Array, draw: int) -> Block:
     """Return k orthonormal columns, the first of which span the columns that are not ``zero``.
 
     The columns that are ``zero`` follow, as far as they are independent, and then random ones.
@@ -199,7 +197,7 @@ def _complete(half: Block, zero: Array, key: Array) -> Block:
     given = [blocks.where_columns(~zero, half), blocks.where_columns(zero, half)]
     found = jnp.zeros_like(half)
     count = jnp.array(0)
-    for block in (*given, blocks.random_block(key, m, k, half.dtype)):
+    for block in (*given, blocks.random_block(jax.random.key(0), m, k, half.dtype, draw)):
         block = blocks.orthonormalize_against(block, found)
         place = jnp.arange(k) - count
         taken = jnp.take(block, jnp.clip(place, 0), axis=1)
