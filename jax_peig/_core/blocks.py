@@ -127,6 +127,18 @@ def gram(left: Block, right: Block) -> Array:
     return left.conj().T @ right
 
 
+def diagonal(matrix: Array) -> Array:
+    """The real diagonal of a small Hermitian matrix: one sum, where a gather takes three kernels."""
+    here = jnp.eye(matrix.shape[0], dtype=bool)
+    return jnp.sum(jnp.where(here, matrix.real, 0), axis=1)
+
+
+def leading(mask: Array) -> Array:
+    """Which entries stand before the first False, (b,)."""
+    index = jnp.arange(mask.shape[0])
+    return jnp.all(mask[None, :] | (index[None, :] > index[:, None]), axis=1)
+
+
 def herm(matrix: Array) -> Array:
     """The Hermitian part (B + B^H)/2."""
     return (matrix + matrix.conj().T) / 2
@@ -213,20 +225,20 @@ def orthonormalizer(g: Array) -> tuple[Array, Array]:
         g has a negative eigenvalue beyond rounding: M is not positive definite.
     """
     dtype = g.dtype
-    diagonal = jnp.diagonal(g).real
-    scale = jnp.sqrt(reciprocal(diagonal))
+    squares = diagonal(g)
+    scale = jnp.sqrt(reciprocal(squares))
     unit = herm(g * (scale[:, None] * scale[None, :]).astype(dtype))
     d, u = eigh(unit)
     d, u = d[::-1], u[:, ::-1]
     keep = d > tolerances.rank(dtype) * jnp.maximum(d[0], 1)
     inverse = jnp.sqrt(reciprocal(jnp.where(keep, d, 0)))
-    negative = (d[-1] < -tolerances.rank(dtype) * d.shape[0]) | jnp.any(diagonal < 0)
+    negative = (d[-1] < -tolerances.rank(dtype) * d.shape[0]) | jnp.any(squares < 0)
     return scale.astype(dtype)[:, None] * u * inverse.astype(dtype)[None, :], negative
 
 
 def scaled_condition(q: Array, g: Array) -> Array:
     """Condition number of the Gram matrix ``g`` of unit columns, from its `orthonormalizer`."""
-    scaled = q * jnp.sqrt(jnp.abs(jnp.diagonal(g)))[:, None].astype(q.dtype)
+    scaled = q * jnp.sqrt(jnp.abs(diagonal(g)))[:, None].astype(q.dtype)
     inverse = column_norms(scaled) ** 2
     return jnp.where(jnp.all(inverse > 0), jnp.max(inverse), jnp.inf)
 
@@ -251,7 +263,7 @@ def orthonormalize(block: Block, dual: Block, least: float = 0.0) -> tuple[Block
     """
     g = gram(block, dual)
     if least:
-        keep = jnp.abs(jnp.diagonal(g)) > least**2
+        keep = jnp.abs(diagonal(g)) > least**2
         g = jnp.where(keep[:, None] & keep[None, :], g, 0)
     q, negative = orthonormalizer(g)
     new = block @ q
@@ -287,7 +299,7 @@ def inverse_root(g: Array) -> tuple[Array, Array]:
     alive : (b,)
         Which directions are not dropped.
     """
-    alive = jnp.diagonal(g).real > 0.5
+    alive = diagonal(g) > 0.5
     both = (alive[:, None] & alive[None, :]).astype(g.dtype)
     return (3 * jnp.eye(g.shape[0], dtype=g.dtype) - herm(g)) * both / 2, alive
 

@@ -209,7 +209,7 @@ def _deflated(values: Array, errors: Array, wanted: Array) -> tuple[Array, Array
     """
     last = jnp.max(wanted)
     distance = values - last
-    deflated = jnp.cumprod(errors <= ACCURATE * distance) > 0
+    deflated = blocks.leading(errors <= ACCURATE * distance)
     beyond = jnp.min(jnp.where(deflated, jnp.inf, values - errors))
     known = jnp.max(jnp.where(deflated, values, last + NEAREST * distance[0]))
     return deflated, jnp.where(jnp.all(deflated), values[-1], jnp.maximum(beyond, known))

@@ -180,7 +180,7 @@ class PairwiseRule(Rule):
     def eigenvalue_tangent(at: Point, g: Array) -> Array:
         """Lam' = diag(G): eq. 2.3."""
         del at
-        return jnp.diagonal(g).real
+        return blocks.diagonal(g)
 
     @staticmethod
     def block_cotangent(at: Point, lb: Array | None, b: Array | None) -> Array:
@@ -228,7 +228,7 @@ class SpaceRule(Rule):
     @staticmethod
     def eigenvalues(first: Array) -> Array:
         """The diagonal of R."""
-        return jnp.diagonal(first).real
+        return blocks.diagonal(first)
 
     @staticmethod
     def rayleigh(first: Array, x: Block, ax: Block, labels: Array) -> Array:
@@ -310,12 +310,12 @@ class CrossingRule(PairwiseRule):
     @staticmethod
     def eigenvalues(first: Array) -> Array:
         """The diagonal of R."""
-        return jnp.diagonal(first).real
+        return blocks.diagonal(first)
 
     @staticmethod
     def rayleigh(first: Array, x: Block, ax: Block, labels: Array) -> Array:
         """R = D o herm(X^H A X), with the value diag(lam)."""
-        return PairwiseRule.rayleigh(jnp.diagonal(first).real, x, ax, labels)
+        return PairwiseRule.rayleigh(blocks.diagonal(first), x, ax, labels)
 
     @staticmethod
     def eigenvalue_tangent(at: Point, g: Array) -> Array:

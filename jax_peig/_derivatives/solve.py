@@ -132,7 +132,7 @@ class _PanelSolver:
     @property
     def width(self) -> int:
         """The number of columns in a panel."""
-        alone = self.solvers[0].all_columns or self.count in (1, 2, PANEL + 1)
+        alone = self.solvers[0].all_columns or self.count in (1, 2, PANEL, PANEL + 1)
         return self.count if alone else PANEL
 
     def start(self, norms: Array, done: Array) -> _State:
@@ -159,17 +159,11 @@ class _PanelSolver:
 
     def run_round(self, state: _State) -> _State:
         """One round for all open columns, a panel at a time; and which solver is next."""
-        count, width, whole = self.count, self.width, self.solvers[0].all_columns
-        order = jnp.arange(count) if whole else jnp.lexsort((self.index, state.done))
-        order = jnp.pad(order, (0, -(-count // width) * width - count), constant_values=count)
-        needed = 1 if whole else -(-jnp.sum(~state.done) // width)
-
-        def body(i: Array, state: _State) -> _State:
-            columns = jax.lax.dynamic_slice_in_dim(order, i * width, width)
-            return self.run_panel(columns, state)
-
         state = state._replace(rounds=state.rounds + 1, gained=jnp.array(True))
-        state = jax.lax.fori_loop(0, needed, body, state)
+        if self.width == self.count:
+            state = self.run_panel(None, state)
+        else:
+            state = self.run_panels(state)
         last = state.stage == len(self.solvers) - 1
         over = (state.rounds == ROUNDS) | (~state.gained & ~last)
         return state._replace(
@@ -177,25 +171,43 @@ class _PanelSolver:
             rounds=jnp.where(over, 0, state.rounds),
         )
 
-    def run_panel(self, columns: Array, state: _State) -> _State:
-        """One round for some columns; those beyond the last are filling."""
-        own = jnp.minimum(columns, self.count - 1)
-        index = self.index[own]
-        asked = (columns < self.count) & ~state.done[own]
-        r = blocks.where_columns(asked, state.r[:, own])
-        atol = jnp.where(asked, SAFETY * self.target[own], 0)
+    def run_panels(self, state: _State) -> _State:
+        """One round for the open columns, which come first."""
+        count, width = self.count, self.width
+        order = jnp.lexsort((self.index, state.done))
+        order = jnp.pad(order, (0, -(-count // width) * width - count), constant_values=count)
+
+        def body(i: Array, state: _State) -> _State:
+            columns = jax.lax.dynamic_slice_in_dim(order, i * width, width)
+            return self.run_panel(columns, state)
+
+        return jax.lax.fori_loop(0, -(-jnp.sum(~state.done) // width), body, state)
+
+    def run_panel(self, columns: Array | None, state: _State) -> _State:
+        """One round for some columns, None for all; those beyond the last are filling."""
+
+        def take(old: Array) -> Array:
+            return old if columns is None else old[..., jnp.minimum(columns, self.count - 1)]
+
+        index, target = take(self.index), take(self.target)
+        asked = ~take(state.done)
+        if columns is not None:
+            asked &= columns < self.count
+        r = blocks.where_columns(asked, take(state.r))
+        atol = jnp.where(asked, SAFETY * target, 0)
         step, steps, matvecs = self.correct(state.stage, Panel(r, index, atol))
-        z = state.z[:, own] + self.systems.within(step)
-        r = self.rhs[:, own] - self.systems(z, index)
+        z = take(state.z) + self.systems.within(step)
+        r = take(self.rhs) - self.systems(z, index)
         norms = blocks.scaled_norms(r, jnp.ones_like(self.target[0]))
         noise = PRODUCT_ROUNDING * tolerances.eps(r.dtype)
         floor = noise * self.stiffness[index] * blocks.scaled_norms(z, self.natural)
-        better = asked & (norms < state.norms[own])  # False for NaN, which is not kept
-        done = better & (norms <= jnp.maximum(self.target[own], floor))
-        gained = done | ~asked | (better & (norms <= GAIN * state.norms[own]))
+        better = asked & (norms < take(state.norms))  # False for NaN, which is not kept
+        done = better & (norms <= jnp.maximum(target, floor))
+        gained = done | ~asked | (better & (norms <= GAIN * take(state.norms)))
 
         def put(old: Array, new: Array) -> Array:
-            return old.at[..., columns].set(jnp.where(better, new, old[..., own]), mode="drop")
+            new = jnp.where(better, new, take(old))
+            return new if columns is None else old.at[..., columns].set(new, mode="drop")
 
         return _State(
             z=put(state.z, z),
@@ -206,7 +218,7 @@ class _PanelSolver:
             rounds=state.rounds,
             gained=state.gained & jnp.all(gained),
             steps=state.steps + steps,
-            matvecs=state.matvecs + matvecs + columns.shape[0],
+            matvecs=state.matvecs + matvecs + self.width,
         )
 
     def correct(self, stage: Array, panel: Panel) -> RoundResult:

@@ -95,7 +95,7 @@ class Systems(NamedTuple):
     def of(cls, system: SylvesterSystem, sign: int) -> "Systems":
         """The columns of a Sylvester system, with R = diag(lam)."""
         a, m, x, mx, r, data = system
-        return cls(a, m, x, mx, jnp.diagonal(r).real, data, sign)
+        return cls(a, m, x, mx, blocks.diagonal(r), data, sign)
 
     def __call__(self, z: Block, index: Array) -> Block:
         """The products of the columns of Z (n, c) with the operators ``index`` (c,)."""

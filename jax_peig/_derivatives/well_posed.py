@@ -159,7 +159,7 @@ def crossing_ill_posed(
 
 def _off_multiple(c: Array, d: Array) -> Array:
     """C minus the nearest multiple of I over every cluster, zero off clusters, (k, k)."""
-    diagonal = jnp.diagonal(c).real
+    diagonal = blocks.diagonal(c)
     real = diagonal.dtype
     average = d.astype(real) / jnp.sum(d, axis=1, keepdims=True, dtype=real)
     return jnp.where(d, c - jnp.diag(average @ diagonal).astype(c.dtype), 0)

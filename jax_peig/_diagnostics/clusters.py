@@ -5,7 +5,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jax_peig._core import tolerances
+from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array
 
 # A guard vector is vague where its bound is above this part of its distance to the wanted pairs.
@@ -55,7 +55,7 @@ def largest_whole(values: Array, bounds: Array, found: Clusters, resolution: flo
         linked &= distance <= resolution * (bounds[:, None] + bounds[None, :])
     k = values.shape[0]
     reach = jax.lax.cummax(jnp.max(jnp.where(linked, jnp.arange(k)[None, :], 0), axis=1))
-    whole = (reach <= jnp.arange(k)) & (jnp.cumsum(found.cut) == 0)
+    whole = (reach <= jnp.arange(k)) & blocks.leading(~found.cut)
     return jnp.max(jnp.where(whole, jnp.arange(1, k + 1), 0)[: k - 1], initial=0)
 
 
@@ -66,15 +66,16 @@ def cluster_labels(values: Array, radii: Array) -> Array:
     more than the sum of their radii. Clusters are the transitive closure: the connected unions of
     the intervals.
     """
-    order = jnp.argsort(values)
-    line, reach = values[order], radii[order]
-    upper = jax.lax.cummax(line + reach)
-    lower = jax.lax.cummin(line - reach, reverse=True)
-    group = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(upper[:-1] < lower[1:])])
-    group = jnp.zeros_like(group).at[order].set(group)
-    first = jnp.argmax(mask(group), axis=1)  # where each group appears first
-    rank = jnp.cumsum(first == jnp.arange(first.shape[0])) - 1
-    return rank[first]
+    low, high = values - radii, values + radii
+    below = low[None, :] < low[:, None]
+    begins = ~jnp.any(below & (low[:, None] <= high[None, :]), axis=1)
+    # The end of a union is the last one that begins no later.
+    end = jnp.where(begins[None, :] & (low[None, :] <= low[:, None]), low[None, :], -jnp.inf)
+    same = mask(jnp.max(end, axis=1))
+    index = jnp.arange(values.shape[0])
+    first = ~jnp.any(same & (index[None, :] < index[:, None]), axis=1)  # of its group
+    place = jnp.argmax(same, axis=1)  # of the first
+    return jnp.sum(first[None, :] & (index[None, :] < place[:, None]), axis=1)
 
 
 def degeneracy_tolerance(values: Array, absolute: float | None) -> Array:

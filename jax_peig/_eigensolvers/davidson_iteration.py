@@ -125,7 +125,7 @@ class Basis(NamedTuple):
         theta, c = blocks.rayleigh_ritz(blocks.herm(uncoupled - shift), alive=alive)
         lead = c[:, :width]
         quotient = lead.conj().T @ self.h @ lead
-        theta = jnp.where(alive[:width], jnp.diagonal(quotient).real, theta[:width])
+        theta = jnp.where(alive[:width], blocks.diagonal(quotient), theta[:width])
         first = first[:width]
         coupling = jnp.where(first[:, None] & ~first[None, :], quotient, 0)
         return theta, c, coupling + jnp.diag(theta.astype(self.h.dtype))
@@ -307,7 +307,7 @@ class Iteration(NamedTuple):
         renew = (state.phase == SEARCHING) & ((phase == CHECKING) | (phase == FINISHING))
         full = ~feeding & (state.basis.filled >= self.size)
         # Guard vectors that have converged are deflated too; one place is left for the check.
-        guards = jnp.sum(jnp.cumprod(jnp.where(pairs.converged[k : self.width - 1], 1, 0)))
+        guards = jnp.sum(blocks.leading(pairs.converged[k : self.width - 1]))
         deflated = jnp.where(renew, k + guards, state.deflated)
         check = self.checking(state) & verdict.settled
         target = jnp.where(check, self.checked(state), jnp.argmax(~verdict.ended))

@@ -196,7 +196,7 @@ def _measured(w: Block, mw: Block, basis: Images, tol: float) -> Directions:
     gets into X: that has to stay below the tolerance.
     """
     g = blocks.gram(w, mw)
-    diagonal = jnp.diagonal(g).real
+    diagonal = blocks.diagonal(g)
     scale = blocks.reciprocal(jnp.sqrt(diagonal)).astype(g.dtype)
     c = blocks.gram(basis.v, mw) * scale[None, :]
     eye = jnp.eye(g.shape[0], dtype=g.dtype)

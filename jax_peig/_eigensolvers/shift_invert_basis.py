@@ -158,7 +158,7 @@ def _normalized(block: Block, m: Operator | None, least: Array | float) -> _Norm
     """A block normalised without those columns whose M-norms are at most ``least``."""
     dual = multiply(m, block)
     g = blocks.gram(block, dual)
-    squares, negative = jnp.diagonal(g).real, jnp.array(False)
+    squares, negative = blocks.diagonal(g), jnp.array(False)
     if m is not None:
         rounding = tolerances.eps(g.dtype) ** 0.5
         sizes = blocks.column_norms(block) * blocks.column_norms(dual)

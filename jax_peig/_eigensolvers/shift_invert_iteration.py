@@ -319,7 +319,7 @@ class Iteration:
     def begin_check(self, state: State) -> State:
         """Keep the accurate Ritz vectors, and start a chain from a random one beside them."""
         k = self.rule.k
-        accurate = jnp.cumprod(state.ritz.delta <= jnp.maximum(ACCURATE, self.tol))
+        accurate = blocks.leading(state.ritz.delta <= jnp.maximum(ACCURATE, self.tol))
         most = max(self.size - CHECK_ROOM, k)
         count = jnp.clip(jnp.sum(accurate), k, most)
         basis = self.compressed(state, count)

@@ -193,10 +193,11 @@ def _lanczos(
     _, (alpha, beta, others) = jax.lax.scan(step, begin, length=steps)
     first = size * jnp.hypot(alpha[0], beta[0])  # A q_1 = alpha_1 q_1 + beta_2 q_2
     # The rows after the space was exhausted repeat the first Rayleigh quotient.
-    ended = jnp.cumsum(beta == 0) > 0
-    exhausted = jnp.concatenate([jnp.zeros(1, bool), ended[:-1]])
-    alpha = jnp.where(exhausted, alpha[0], alpha)
-    tridiagonal = jnp.diag(alpha) + jnp.diag(beta[:-1], 1) + jnp.diag(beta[:-1], -1)
+    row, column = jnp.arange(steps)[:, None], jnp.arange(steps)[None, :]
+    alpha = jnp.where(jnp.all((beta != 0)[None, :] | (column >= row), axis=1), alpha, alpha[0])
+    tridiagonal = jnp.where(row == column, alpha[:, None], 0)
+    tridiagonal += jnp.where(row + 1 == column, beta[:, None], 0)
+    tridiagonal += jnp.where(row == column + 1, beta[None, :], 0)
     finite = jnp.all(jnp.isfinite(tridiagonal))
     ritz, s = blocks.eigh(jnp.where(finite, tridiagonal, 0))
     reach = beta[-1] * jnp.abs(s[-1])
