@@ -49,9 +49,7 @@ def combine(layers: tuple[Block, ...], c: Array) -> tuple[Block, ...]:
 # -- random blocks ---------------------------------------------------------------------------------
 
 
-def random_block(
-    key: Array, n: int, width: int, dtype: DTypeLike, draw: int | Array = 0
-) -> Block:
+def random_block(key: Array, n: int, width: int, dtype: DTypeLike, draw: int | Array = 0) -> Block:
     """Independent entries of mean 0 and variance 1, from a uniform distribution (in a square of C).
 
     ``draw`` tells the blocks apart that are drawn by one key. An entry is a hash of its row, its
@@ -128,7 +126,7 @@ def gram(left: Block, right: Block) -> Array:
 
 
 def diagonal(matrix: Array) -> Array:
-    """The real diagonal of a small Hermitian matrix: one sum, where a gather takes three kernels."""
+    """The real diagonal of a small matrix, (b,): a sum compiles faster than a gather."""
     here = jnp.eye(matrix.shape[0], dtype=bool)
     return jnp.sum(jnp.where(here, matrix.real, 0), axis=1)
 

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_peig._core import blocks, tolerances
 from jax_peig._core.types import Array, Block
@@ -118,7 +119,7 @@ class _PanelSolver:
         solvers: tuple[SystemSolver, ...],
         max_steps: int,
     ) -> "_PanelSolver":
-        index = jnp.arange(rhs.shape[1]) % systems.lam.shape[0]
+        index = jnp.asarray(np.arange(rhs.shape[1]) % systems.lam.shape[0])
         norm_a, norm_m = systems.data.norms
         stiffness = norm_a + jnp.abs(systems.lam) * norm_m
         natural = blocks.reciprocal(jnp.max(stiffness))
@@ -158,12 +159,10 @@ class _PanelSolver:
         return ~jnp.all(state.done) & (state.stage < len(self.solvers))
 
     def run_round(self, state: _State) -> _State:
-        """One round for all open columns, a panel at a time; and which solver is next."""
+        """One round, and which solver is next."""
         state = state._replace(rounds=state.rounds + 1, gained=jnp.array(True))
-        if self.width == self.count:
-            state = self.run_panel(None, state)
-        else:
-            state = self.run_panels(state)
+        run = self.run_all if self.width == self.count else self.run_open
+        state = run(state)
         last = state.stage == len(self.solvers) - 1
         over = (state.rounds == ROUNDS) | (~state.gained & ~last)
         return state._replace(
@@ -171,8 +170,12 @@ class _PanelSolver:
             rounds=jnp.where(over, 0, state.rounds),
         )
 
-    def run_panels(self, state: _State) -> _State:
-        """One round for the open columns, which come first."""
+    def run_all(self, state: _State) -> _State:
+        """One round for all columns in one panel."""
+        return self.run_panel(None, state)
+
+    def run_open(self, state: _State) -> _State:
+        """One round for the open columns, a panel at a time: they come first."""
         count, width = self.count, self.width
         order = jnp.lexsort((self.index, state.done))
         order = jnp.pad(order, (0, -(-count // width) * width - count), constant_values=count)

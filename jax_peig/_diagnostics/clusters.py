@@ -73,9 +73,8 @@ def cluster_labels(values: Array, radii: Array) -> Array:
     end = jnp.where(begins[None, :] & (low[None, :] <= low[:, None]), low[None, :], -jnp.inf)
     same = mask(jnp.max(end, axis=1))
     index = jnp.arange(values.shape[0])
-    first = ~jnp.any(same & (index[None, :] < index[:, None]), axis=1)  # of its group
-    place = jnp.argmax(same, axis=1)  # of the first
-    return jnp.sum(first[None, :] & (index[None, :] < place[:, None]), axis=1)
+    place = jnp.min(jnp.where(same, index[None, :], index.shape[0]), axis=1)  # of its first
+    return jnp.sum((place == index)[None, :] & (index[None, :] < place[:, None]), axis=1)
 
 
 def degeneracy_tolerance(values: Array, absolute: float | None) -> Array:

@@ -252,7 +252,8 @@ class _Iteration(NamedTuple):
         self, block: Block, dual: Block, q: Array, step: Array
     ) -> tuple[Block, Block, Array]:
         """V, M V and Q anew, V Q orthonormal to rounding; random columns replace dependent ones."""
-        fresh = blocks.random_block(self.key, *block.shape, block.dtype, draw=1 + step)
+        n, width = block.shape
+        fresh = blocks.random_block(self.key, n, width, block.dtype, draw=1 + step)
         ortho = block @ q
         fresh = blocks.unit_columns(blocks.project_out(fresh, ortho, dual @ q))
         block = blocks.where_columns(blocks.nonzero_columns(q), ortho, fresh)

@@ -81,8 +81,7 @@ def solve(
     matrix, probe_a = _materialize(a, x)
     mass, probe_m = (None, identity(x.dtype)) if m is None else _materialize(m, x)
     values, vectors, definite = _all_pairs(matrix, mass)
-    order = _order(values, rule, sigma)
-    values, vectors = values[order], vectors[:, order]
+    values, vectors = _ordered(values, vectors, rule, sigma)
     kept = min(k + (1 if sigma is None else FURTHER_PAIRS), n)
     wanted, block = values[:kept], vectors[:, :kept]
     ax, mx = matrix @ block, block
@@ -133,7 +132,7 @@ def _materialize(operator: Operator, x: Block) -> tuple[Array, Probe]:
         part = explicit
         skew = excess = jnp.zeros((), jnp.finfo(dtype).dtype)
     norm = jnp.max(jnp.sum(jnp.abs(part), axis=1))
-    finite = jnp.all(jnp.isfinite(part)) & jnp.isfinite(excess)
+    finite = jnp.isfinite(norm) & jnp.isfinite(excess)
     return part, Probe(skew, excess, norm, jnp.zeros_like(norm), (-norm, norm), finite)
 
 
@@ -180,13 +179,15 @@ def _rayleigh_ritz(
     ax, mx = matrix @ block, mass @ block
     root, alive = blocks.inverse_root(blocks.gram(block, mx))
     theta, c = blocks.rayleigh_ritz(blocks.gram(block, ax), whitener=root, alive=alive)
-    order = _order(theta, rule, sigma)
-    c = c[:, order]
-    return theta[order], block @ c, ax @ c, mx @ c
+    theta, c = _ordered(theta, c, rule, sigma)
+    return theta, block @ c, ax @ c, mx @ c
 
 
-def _order(values: Array, rule: StoppingRule, sigma: Array | None) -> Array:
-    """The order wanted, of ascending values."""
+def _ordered(
+    values: Array, vectors: Block, rule: StoppingRule, sigma: Array | None
+) -> tuple[Array, Block]:
+    """Pairs of ascending values in the order wanted."""
     if sigma is not None:
-        return jnp.argsort(jnp.abs(values - sigma))
-    return jnp.arange(values.shape[0])[:: rule.sign]
+        order = jnp.argsort(jnp.abs(values - sigma))
+        return values[order], vectors[:, order]
+    return values[:: rule.sign], vectors[:, :: rule.sign]

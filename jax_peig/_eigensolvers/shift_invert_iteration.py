@@ -300,7 +300,8 @@ class Iteration:
     def fill(self, state: State) -> State:
         """Random columns in place of those that are zero."""
         f, mf, e = state.left
-        random = blocks.random_block(self.key, *f.shape, f.dtype, draw=1 + 2 * state.steps)
+        draw = 1 + 2 * state.steps
+        random = blocks.random_block(self.key, self.n, f.shape[1], f.dtype, draw)
         alive = blocks.nonzero_columns(f)
         found = state.basis.with_columns(f, mf).beside(
             blocks.where_columns(~alive, random), self.mass

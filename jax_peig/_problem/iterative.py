@@ -8,7 +8,6 @@ import abc
 import dataclasses
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jax_peig._core import blocks, tolerances
