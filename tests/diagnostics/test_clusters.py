@@ -1,9 +1,14 @@
 """Clusters, the gap and whether k cuts a cluster, for prescribed spectra."""
 
+import hypothesis.strategies as st
+import jax
 import numpy as np
 import pytest
+import scipy.sparse.csgraph
+from hypothesis import given
 
 from jax_peig import partial_eigh
+from jax_peig._diagnostics.clusters import cluster_labels
 from tests.support import spectra
 from tests.support.small_pencils import METHODS, K, N, rough
 
@@ -85,3 +90,19 @@ def test_largest():
     assert [int(c) for c in info.clusters] == [0, 0, 1, 2, 3, 4]
     assert info.cut
     np.testing.assert_allclose(info.gap, 0.0, atol=1e-13)
+
+
+# Multiples of 1/4 are exact, and many intervals touch.
+QUARTERS = st.integers(-20, 20).map(lambda i: i / 4)
+RADII = st.integers(0, 6).map(lambda i: i / 4) | st.just(np.inf)
+
+
+@given(st.lists(st.tuples(QUARTERS, RADII), min_size=7, max_size=7))
+def test_clusters_are_the_connected_unions_of_intervals(intervals):
+    values, radii = np.array(intervals).T
+    with np.errstate(invalid="ignore"):
+        linked = np.abs(values[:, None] - values[None, :]) <= radii[:, None] + radii[None, :]
+    _, components = scipy.sparse.csgraph.connected_components(linked, directed=False)
+    _, first, inverse = np.unique(components, return_index=True, return_inverse=True)
+    expected = np.argsort(np.argsort(first))[inverse]  # numbered as they first appear
+    np.testing.assert_array_equal(jax.jit(cluster_labels)(values, radii), expected)
