@@ -1,7 +1,5 @@
 """The account of a solve: residuals, bounds, estimates, clusters, gap and status, as `Info`."""
 
-import functools
-import operator
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -58,7 +56,7 @@ def diagnose(ritz: Ritz, a: Errors, m: Errors, finite: Array) -> Array:
 
 def usable(status: Array) -> Array:
     """Whether there are pairs to return, converged or not."""
-    return functools.reduce(operator.or_, (status == int(s) for s in WITH_PAIRS))
+    return jnp.any(status == jnp.array([int(s) for s in WITH_PAIRS]))
 
 
 def account(
