@@ -106,6 +106,12 @@ def test_typed_keys_of_every_kind(implementation):
     assert np.abs(one.T @ other / N).max() < CORRELATION
 
 
+def test_a_key_of_the_old_kind():
+    typed, raw = jax.random.key(7, impl="threefry2x32"), np.array([0, 7], np.uint32)
+    one, other = (random_block(key, 50, 2, np.float64) for key in (typed, jnp.asarray(raw)))
+    np.testing.assert_array_equal(one, other)
+
+
 def test_a_batch_of_keys():
     keys = jax.random.split(jax.random.key(0), 3)
     batch = jax.jit(jax.vmap(lambda key: random_block(key, 50, 2, np.float64)))(keys)
