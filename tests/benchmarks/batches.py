@@ -1,6 +1,7 @@
 """Large batches: many small matrices, many k-points, and one hard member among easy ones.
 
-    python -m tests.benchmarks.batches [--case NAME] [--repeat N] [--save FILE.json | --keep]
+    python -m tests.benchmarks.batches [--case NAME] [--repeat N] [--processes N]
+                                       [--save FILE.json | --keep]
 
 The loss is rough in the eigenvectors, sum_r c_r (sum_j |x_rj|^2)^2, and "gradient" is the time of
 value and gradient in the matrices, or in the potential that all k-points share. The errors are
@@ -20,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from . import page, report, timing
+from . import page, processes, report, timing
 
 K = 4
 CHUNK = 256  # members that lax.map takes at once, at most
@@ -134,19 +135,29 @@ QUICK = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
-    options = report.parse_cases("batches", __doc__, "--case", (CASES, QUICK), arguments)
-    results = report.begin(options) | {"rows": [], "slow": []}
+    cases = (CASES, QUICK)
+    options = report.parse_cases("batches", __doc__, "--case", cases, arguments, processes=True)
+    if options.processes > 1:
+        identities = {"rows": ("batch", "n", "solver", "by"), "slow": ("method", "by")}
+        results = processes.table(options, **identities)
+    else:
+        results = report.begin(options) | _all_cases(options)
+    page.finish(results, options)
+    return 0
+
+
+def _all_cases(options: argparse.Namespace) -> dict[str, Any]:
+    rows, slow = [], []
     print(report.cells(HEADINGS, WIDTHS))
     for make in options.cases.values():
         case = make()
         for solver, way in case.runs:
-            results["rows"].append(measured(case, solver, way, options.repeat))
-            print(report.cells(_cells(results["rows"][-1]), WIDTHS), flush=True)
+            rows.append(measured(case, solver, way, options.repeat))
+            print(report.cells(_cells(rows[-1]), WIDTHS), flush=True)
     for method, way in (("chebyshev", "vmap"), ("lobpcg", "vmap"), ("lobpcg", "lax.map")):
-        results["slow"].append(one_hard(method, way, options))
-        print("  ".join(_slow_cells(results["slow"][-1])), flush=True)
-    page.finish(results, options)
-    return 0
+        slow.append(one_hard(method, way, options))
+        print("  ".join(_slow_cells(slow[-1])), flush=True)
+    return {"rows": rows, "slow": slow}
 
 
 def measured(case: Case, solver: str, way: str, repeat: int) -> dict[str, Any]:

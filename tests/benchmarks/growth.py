@@ -1,7 +1,7 @@
 """How the cost of a forward solve grows with the order n and with the number of pairs k.
 
     python -m tests.benchmarks.growth [P1 P2 k] [--only TEXT] [--starts N]
-                                      [--repeat N] [--save FILE.json | --keep]
+                                      [--repeat N] [--processes N] [--save FILE.json | --keep]
 
 Three series: P1 on finer and finer grids, P2 likewise, and P1 with more and more pairs. Each row is
 that of ``tests.benchmarks.run`` without gradients; a series ends with the products and the time of
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from . import page, report, run
+from . import page, processes, report, run
 from .ours import JaxPeig
 from .peers import Primme, ScipyArpack
 from .problems import make, make_near
@@ -42,18 +42,17 @@ QUICK: dict[str, list[Case]] = {
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line; returns the exit status, as `run.main` does."""
     options = _parse(arguments)
-    begun = report.begin(options)
-    settings = report.settings(options, gradients=False)
-    series = QUICK if options.quick else SERIES
-    parts, summaries = [], {}
-    for name in options.series or list(series):
-        tables = growth(series[name], settings, options.only)
-        summaries[name] = summary(tables, "k" if name == "k" else "n")
-        print(f"\n{name}: growth with {summaries[name]['with']} = {summaries[name]['sizes']}")
-        for entry in summaries[name]["solvers"]:
-            print(_line(entry))
-        parts += tables
-    results = run.collect(begun, settings, parts) | {"growth": summaries}
+    if options.processes > 1:
+        results = processes.table(options, rows=("series", "n", "k", "solver"))
+    else:
+        begun = report.begin(options)
+        settings = report.settings(options, gradients=False)
+        series = QUICK if options.quick else SERIES
+        tables = []
+        for name in options.series or list(series):
+            tables += growth(name, series[name], settings, options.only)
+        results = run.collect(begun, settings, tables)
+    results["growth"] = summaries(results["rows"])
     page.finish(results, options)
     return run.exit_status(results)
 
@@ -71,25 +70,39 @@ def solvers(only: list[str] | None = None) -> list[Solver]:
 
 
 def growth(
-    cases: list[Case], settings: Settings, only: list[str] | None = None
+    series: str, cases: list[Case], settings: Settings, only: list[str] | None = None
 ) -> list[dict[str, Any]]:
-    """`run.table` for each case of a series, in its order."""
+    """`run.table` for each case of a series, in its order; a row tells its series, n and k."""
     tables = []
     for name, size, k in cases:
         problem = make(name, size) if k is None else make_near(name, size, k)
-        tables.append(run.table(problem, solvers(only), settings))
+        table = run.table(problem, solvers(only), settings)
+        labels = {"series": series, "n": problem.n, "k": problem.k}
+        tables.append(table | {"rows": [row | labels for row in table["rows"]]})
         if k is not None and problem.k != k:
             print(f"  k = {problem.k} in place of {k}, which would cut a cluster")
     return tables
 
 
-def summary(tables: list[dict[str, Any]], label: str) -> dict[str, Any]:
+def summaries(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """`summary` of each series, printed too."""
+    found = {}
+    for name in dict.fromkeys(row["series"] for row in rows):
+        own = [row for row in rows if row["series"] == name]
+        found[name] = summary(own, "k" if name == "k" else "n")
+        print(f"\n{name}: growth with {found[name]['with']} = {found[name]['sizes']}")
+        for entry in found[name]["solvers"]:
+            print(_line(entry))
+    return found
+
+
+def summary(rows: list[dict[str, Any]], label: str) -> dict[str, Any]:
     """Costs of each solver over a series, and how they grow.
 
     Parameters
     ----------
-    tables : list of dict
-        From `growth`.
+    rows : list of dict
+        Of one series.
     label : {"n", "k"}
         What grows.
 
@@ -100,11 +113,12 @@ def summary(tables: list[dict[str, Any]], label: str) -> dict[str, Any]:
         (None where it did not reach the target), whether these are ``noisy``, and their exponents
         (from the iterations alone; None from fewer than two).
     """
-    sizes = [table["problem"][label] for table in tables]
+    sizes = list(dict.fromkeys(row[label] for row in rows))
     entries = []
-    for rows in zip(*(table["rows"] for table in tables), strict=True):
-        entry: dict[str, Any] = {"solver": rows[0]["solver"]}
-        reached = [row if row["status"] == "ok" else {} for row in rows]
+    for solver in dict.fromkeys(row["solver"] for row in rows):
+        entry: dict[str, Any] = {"solver": solver}
+        own = {row[label]: row for row in rows if row["solver"] == solver}
+        reached = [own[size] if own[size]["status"] == "ok" else {} for size in sizes]
         # what LAPACK does to a small matrix is another law than an iteration's
         iterated = [{} if row.get("method") == "dense" else row for row in reached]
         for cost in ("products", "seconds"):
@@ -157,7 +171,7 @@ def _cells(entry: dict[str, Any]) -> list[str]:
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = report.parser("growth", __doc__)
+    parser = report.parser("growth", __doc__, processes=True)
     report.add_settings(parser)
     add = parser.add_argument
     add("series", nargs="*", metavar="SERIES", help=f"{', '.join(SERIES)}; all of them by default")

@@ -1,6 +1,7 @@
 """LOBPCG with a multigrid preconditioner beside SciPy's lobpcg with the same hierarchy of PyAMG.
 
-    python -m tests.benchmarks.multigrid [--problem NAME] [--repeat N] [--save FILE.json | --keep]
+    python -m tests.benchmarks.multigrid [--problem NAME] [--repeat N] [--processes N]
+                                         [--save FILE.json | --keep]
 
 A row is one problem. Both solvers get the levels that PyAMG makes, and the loosest tolerance that
 their own measure needs for a relative residual of 1e-8; what they reach is shown. SciPy's
@@ -31,7 +32,7 @@ from jax.tree_util import Partial
 
 from tests.support import finite_elements
 
-from . import page, problems, report, timing
+from . import page, problems, processes, report, timing
 
 TARGET = 1e-8
 MOST_FOR_GRADIENTS = 300_000
@@ -93,12 +94,18 @@ QUICK = {"P1-12": lambda: _known("P1", 12)}
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
-    options = report.parse_cases("multigrid", __doc__, "--problem", (CASES, QUICK), arguments)
-    results = report.begin(options) | {"target": TARGET, "rows": []}
-    print(report.cells(HEADINGS, WIDTHS))
-    for make in options.cases.values():
-        results["rows"].append(measured(make(), options.repeat))
-        print(report.cells(_cells(results["rows"][-1]), WIDTHS), flush=True)
+    cases = (CASES, QUICK)
+    options = report.parse_cases(
+        "multigrid", __doc__, "--problem", cases, arguments, processes=True
+    )
+    if options.processes > 1:
+        results = processes.table(options, rows=["problem"])
+    else:
+        results = report.begin(options) | {"target": TARGET, "rows": []}
+        print(report.cells(HEADINGS, WIDTHS))
+        for make in options.cases.values():
+            results["rows"].append(measured(make(), options.repeat))
+            print(report.cells(_cells(results["rows"][-1]), WIDTHS), flush=True)
     page.finish(results, options)
     return 0
 

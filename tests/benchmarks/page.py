@@ -312,7 +312,10 @@ def section(table: Table, results: dict[str, Any] | None) -> str:
         command, parts = table.command, [table.absent]
     else:
         command = results["command"]
-        parts = [_wrapped(record.sentence(results["machine"])), table.module().markdown(results)]
+        measured = record.sentence(results["machine"])
+        if "processes" in results:
+            measured += f" Medians of {results['processes']} processes."
+        parts = [_wrapped(measured), table.module().markdown(results)]
     code = f"```sh\n{command}\n```"
     return "\n\n".join([f"## {table.title}", _wrapped(table.text), code, *parts]) + "\n"
 

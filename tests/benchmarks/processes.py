@@ -7,17 +7,37 @@ median, and keeps the times of all.
 
 from __future__ import annotations
 
+import argparse
 import json
 import pathlib
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from typing import Any
 
-from . import record
+from . import record, report
+
+Row = dict[str, Any]
 
 
-def repeated(module: str, arguments: list[str], count: int) -> list[dict[str, Any]]:
+def table(options: argparse.Namespace, **identities: Iterable[str]) -> dict[str, Any]:
+    """What the command of a table finds in ``options.processes`` processes.
+
+    Parameters
+    ----------
+    options : Namespace
+        From a `report.parser`.
+    **identities : names
+        For each list of rows in the results, the entries that tell its rows apart.
+    """
+    begun = report.begin(options)
+    runs = _repeated(f"{__package__}.{options.table}", options.alone, options.processes)
+    lists = {name: joined([run[name] for run in runs], of) for name, of in identities.items()}
+    return runs[0] | begun | lists | {"processes": len(runs)}
+
+
+def _repeated(module: str, arguments: list[str], count: int) -> list[dict[str, Any]]:
     """What a table's command saves, from ``count`` processes one after the other.
 
     A peer that ends its process leaves what was saved until then; the longest results come first.
@@ -35,29 +55,25 @@ def repeated(module: str, arguments: list[str], count: int) -> list[dict[str, An
     return sorted(found, key=lambda run: -len(run["rows"]))
 
 
-def joined(runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def joined(runs: list[list[Row]], identity: Iterable[str]) -> list[Row]:
     """The rows of the first run, each in the process whose time is the median.
 
     Beside its ``seconds`` a row has ``process_seconds``, of all processes that timed it. A false
     claim in any process counts, and so does a noisy time in the process that is shown.
     """
-    rows = []
-    for first in runs[0]["rows"]:
-        same = [row for run in runs for row in run["rows"] if _key(row) == _key(first)]
-        timed = sorted((row for row in same if "seconds" in row), key=lambda row: row["seconds"])
-        if not timed:
-            rows.append(first)
-            continue
-        middle = timed[(len(timed) - 1) // 2]
-        rows.append(
-            middle
-            | {
-                "process_seconds": [row["seconds"] for row in timed],
-                "false_claims": max(row["false_claims"] for row in timed),
-            }
-        )
-    return rows
+    names = tuple(identity)
+    return [_median([r for run in runs for r in run if _same(r, row, names)]) for row in runs[0]]
 
 
-def _key(row: dict[str, Any]) -> tuple[str, str]:
-    return row["problem"], row["solver"]
+def _same(one: Row, other: Row, names: tuple[str, ...]) -> bool:
+    return all(one[name] == other[name] for name in names)
+
+
+def _median(rows: list[Row]) -> Row:
+    timed = sorted((row for row in rows if "seconds" in row), key=lambda row: row["seconds"])
+    if not timed:
+        return rows[0]
+    middle = timed[(len(timed) - 1) // 2] | {"process_seconds": [row["seconds"] for row in timed]}
+    if "false_claims" in middle:
+        middle["false_claims"] = max(row["false_claims"] for row in timed)
+    return middle

@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, table: str, doc: str | None) -> None:
         prog = f"python -m tests.benchmarks.{table}"
         shape = argparse.RawDescriptionHelpFormatter
-        super().__init__(prog=prog, description=doc, formatter_class=shape)
+        super().__init__(prog=prog, description=doc, formatter_class=shape, allow_abbrev=False)
         self.set_defaults(table=table)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -39,10 +39,23 @@ class Parser(argparse.ArgumentParser):
         if options.keep and options.quick:
             self.error("--keep with --quick: the page has no results of tiny problems")
         options.command = f"{self.prog} {shlex.join(given)}".rstrip()
+        options.alone = _of_one_process(given)
         return options
 
 
-def parser(table: str, doc: str | None, *, timed: bool = True) -> Parser:
+def _of_one_process(arguments: Sequence[str]) -> list[str]:
+    """A command line without the number of processes, and without where its results go."""
+    alone, rest = [], list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if argument in ("--processes", "--save"):
+            del rest[:1]
+        elif argument != "--keep" and not argument.startswith(("--processes=", "--save=")):
+            alone.append(argument)
+    return alone
+
+
+def parser(table: str, doc: str | None, *, timed: bool = True, processes: bool = False) -> Parser:
     """A parser with the options that the tables share.
 
     Parameters
@@ -51,6 +64,8 @@ def parser(table: str, doc: str | None, *, timed: bool = True) -> Parser:
         The table's module, and its docstring for the help.
     timed : bool
         Whether the table has times, and so repetitions.
+    processes : bool
+        Whether it can be made by several processes, see `processes.table`.
     """
     made = Parser(table, doc)
     add = made.add_argument
@@ -62,6 +77,8 @@ def parser(table: str, doc: str | None, *, timed: bool = True) -> Parser:
     if timed:
         count = Settings.repeat
         add("--repeat", type=int, default=count, metavar="N", help=f"of a time (default: {count})")
+    if processes:
+        add("--processes", type=int, default=1, metavar="N", help="rows of the median process (1)")
     return made
 
 
@@ -71,6 +88,8 @@ def parse_cases(
     option: str,
     cases: tuple[dict[str, Any], dict[str, Any]],
     arguments: list[str] | None,
+    *,
+    processes: bool = False,
 ) -> argparse.Namespace:
     """The options of a table whose rows are cases; those chosen are ``cases`` of the result.
 
@@ -82,7 +101,7 @@ def parse_cases(
         All cases, and the tiny ones of ``--quick``, by name.
     """
     known, tiny = cases
-    made = parser(table, doc)
+    made = parser(table, doc, processes=processes)
     made.add_argument(option, dest="chosen", action="append", choices=known, help="default: all")
     options = made.parse_args(arguments)
     options.cases = {name: known[name] for name in options.chosen or known}

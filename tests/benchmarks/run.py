@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import sys
 from typing import Any
 
@@ -38,10 +39,10 @@ def main(arguments: list[str] | None = None) -> int:
     The status is 1 when a row of jax_peig failed, missed the target or claimed a wrong set.
     """
     options = _parse(arguments)
+    if options.processes > 1:
+        return exit_status(_over_processes(options))
     begun = report.begin(options)
     settings = report.settings(options, gradients=not options.no_gradients)
-    if options.processes > 1:
-        return exit_status(_over_processes(begun, options))
     parts, results = [], {}
     for name in options.problems or sorted(FULL_SIZES):
         solvers = _solvers(options.peers, options.variants, options.only)
@@ -51,18 +52,11 @@ def main(arguments: list[str] | None = None) -> int:
     return exit_status(results)
 
 
-def _over_processes(begun: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+def _over_processes(options: argparse.Namespace) -> dict[str, Any]:
     """The table of the median of several processes, written where the options say."""
-    arguments = [*options.problems, "--size", str(options.size), "--target", str(options.target)]
-    arguments += ["--starts", str(options.starts), "--repeat", str(options.repeat)]
-    for name in ("peers", "variants", "slow", "no_gradients"):
-        arguments += [f"--{name.replace('_', '-')}"] * getattr(options, name)
-    arguments += [text for only in options.only or () for text in ("--only", only)]
-    runs = processes.repeated(__spec__.name, arguments, options.processes)
-    rows = processes.joined(runs)
-    named = [entry["problem"] for entry in runs[0]["problems"]]
-    found = [ratio for name in named for ratio in ratios([r for r in rows if r["problem"] == name])]
-    results = runs[0] | begun | {"rows": rows, "ratios": found, "processes": len(runs)}
+    results = processes.table(options, rows=("problem", "solver"))
+    of_each = itertools.groupby(results["rows"], key=lambda row: row["problem"])
+    results["ratios"] = [ratio for _, rows in of_each for ratio in ratios(list(rows))]
     page.finish(results, options)
     return results
 
@@ -176,7 +170,6 @@ def markdown(results: dict[str, Any]) -> str:
     parts = [
         f"Target: a relative residual of {made['target']:g} from {made['starts']} starts; "
         f"{made['repeat']} repetitions; problem size: {results['size']}."
-        + (f" Medians of {results['processes']} processes." if "processes" in results else "")
     ]
     for problem in results["problems"]:
         rows = [row for row in results["rows"] if row["problem"] == problem["problem"]]
@@ -238,7 +231,7 @@ def time_and_matvecs(seconds: float | None, products: int | None, noisy: bool) -
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
-    parser = report.parser("run", __doc__)
+    parser = report.parser("run", __doc__, processes=True)
     report.add_settings(parser)
     add = parser.add_argument
     add("problems", nargs="*", metavar="P", help="P1 ... P6; all of them by default")
@@ -246,7 +239,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     add("--variants", action="store_true", help="run jax_peig's other methods and forms too")
     add("--only", action="append", metavar="TEXT", help="only solvers with TEXT in their names")
     add("--no-gradients", action="store_true", help="forward solves only")
-    add("--processes", type=int, default=1, metavar="N", help="rows of the median process (1)")
     report.add_size(parser)
     options = parser.parse_args(arguments)
     unknown = sorted(set(options.problems) - set(FULL_SIZES))

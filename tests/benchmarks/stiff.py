@@ -1,6 +1,7 @@
 """ShiftInvert beside SciPy's eigsh and PRIMME with a factorisation: stiff and large problems.
 
-    python -m tests.benchmarks.stiff [--problem NAME] [--repeat N] [--save FILE.json | --keep]
+    python -m tests.benchmarks.stiff [--problem NAME] [--repeat N] [--processes N]
+                                     [--save FILE.json | --keep]
 
 A row is one problem, its pairs nearest to zero. "factor s" is SuperLU's factorisation of A, in the
 symmetric mode that all solvers use, and "seconds" what follows it. The peers get the loosest
@@ -28,7 +29,7 @@ import scipy.linalg
 import scipy.sparse
 import scipy.sparse.linalg as spla
 
-from . import matrices, page, problems, report, timing
+from . import matrices, page, problems, processes, report, timing
 
 TOLERANCES = (1e-4, 1e-6, 1e-8, 1e-10, 0.0)
 STARTS = 4
@@ -104,12 +105,16 @@ QUICK = {"P1-12": lambda: _known("P1", 12)}
 
 def main(arguments: list[str] | None = None) -> int:
     """Run from the command line."""
-    options = report.parse_cases("stiff", __doc__, "--problem", (CASES, QUICK), arguments)
-    results = report.begin(options) | {"rows": []}
-    print(report.cells(HEADINGS, WIDTHS))
-    for make in options.cases.values():
-        results["rows"].append(measured(make(), options.repeat))
-        print(report.cells(_cells(results["rows"][-1]), WIDTHS), flush=True)
+    cases = (CASES, QUICK)
+    options = report.parse_cases("stiff", __doc__, "--problem", cases, arguments, processes=True)
+    if options.processes > 1:
+        results = processes.table(options, rows=["problem"])
+    else:
+        results = report.begin(options) | {"rows": []}
+        print(report.cells(HEADINGS, WIDTHS))
+        for make in options.cases.values():
+            results["rows"].append(measured(make(), options.repeat))
+            print(report.cells(_cells(results["rows"][-1]), WIDTHS), flush=True)
     page.finish(results, options)
     return 0
 

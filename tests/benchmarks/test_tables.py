@@ -86,10 +86,11 @@ class TestProcesses:
     @staticmethod
     def run_of(seconds, claims=0):
         row = {"problem": "P1", "solver": "s", "seconds": seconds, "false_claims": claims}
-        return {"rows": [row, {"problem": "P1", "solver": "t", "status": "not run: absent"}]}
+        return [row, {"problem": "P1", "solver": "t", "status": "not run: absent"}]
 
     def test_a_row_is_the_median_process_s(self):
-        ours_, absent = processes.joined([self.run_of(3.0), self.run_of(1.0, 2), self.run_of(2.0)])
+        runs = [self.run_of(3.0), self.run_of(1.0, 2), self.run_of(2.0)]
+        ours_, absent = processes.joined(runs, ("problem", "solver"))
         assert ours_["seconds"] == 2.0
         assert ours_["process_seconds"] == [1.0, 2.0, 3.0]
         assert ours_["false_claims"] == 2
@@ -103,19 +104,37 @@ class TestProcesses:
         assert len(row["process_seconds"]) == 2
         (line,) = [line for line in rendered(saved) if line.startswith("| jax_peig")]
         assert " to " in line
-        assert "Medians of 2 processes." in run.markdown(read(saved))
+        assert "Medians of 2 processes." in page.section(page.named("run"), read(saved))
+
+    def test_two_processes_of_a_series(self, tmp_path):
+        saved = tmp_path / "growth.json"
+        arguments = ["k", "--only", "SciPy", "--starts", "1", "--quick", "--processes", "2"]
+        assert growth.main([*arguments, "--save", str(saved)]) == 0
+        found = read(saved)
+        assert [row["k"] for row in found["rows"]] == found["growth"]["k"]["sizes"]
+        (entry,) = found["growth"]["k"]["solvers"]
+        for row, seconds in zip(found["rows"], entry["seconds"], strict=True):
+            assert len(row["process_seconds"]) == 2
+            assert row["seconds"] == seconds == min(row["process_seconds"])
+
+    def test_the_command_of_one_process(self):
+        parser = report.parser("run", None, processes=True)
+        options = parser.parse_args(["--repeat", "3", "--processes", "5", "--keep"])
+        assert options.alone == ["--repeat", "3"]
+        assert options.command.endswith("--repeat 3 --processes 5 --keep")
 
 
 class TestGrowth:
     def test_a_series(self, capsys):
         settings = rows.Settings(starts=1, repeat=1, gradients=False)
-        tables = growth.growth([("P1", 7, 4), ("P1", 7, 7)], settings, ["SciPy"])
-        found = growth.summary(tables, "k")
+        tables = growth.growth("k", [("P1", 7, 4), ("P1", 7, 7)], settings, ["SciPy"])
+        of_all = [row for table in tables for row in table["rows"]]
+        found = growth.summaries(of_all)["k"]
         assert found["sizes"] == [4, 6]
         assert "k = 6 in place of 7" in capsys.readouterr().out
         (entry,) = found["solvers"]
         assert entry["solver"] == "SciPy eigsh"
-        assert all(row["right"] for table in tables for row in table["rows"])
+        assert all(row["right"] for row in of_all)
         assert min(entry["products"]) > 0
         last = growth.markdown({"growth": {"k": found}}).splitlines()[-1]
         assert last.startswith("| SciPy eigsh | ")
@@ -129,8 +148,7 @@ class TestGrowth:
 
     def test_what_lapack_does_has_no_part_in_the_exponent(self):
         row = {"solver": "s", "status": "ok", "products": 9, "seconds": 1.0, "method": "dense"}
-        tables = [{"problem": {"n": n}, "rows": [row]} for n in (10, 20)]
-        (entry,) = growth.summary(tables, "n")["solvers"]
+        (entry,) = growth.summary([row | {"n": n} for n in (10, 20)], "n")["solvers"]
         assert entry["products"] == [9, 9]
         assert entry["products_exponent"] is None
 
