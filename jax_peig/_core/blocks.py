@@ -55,7 +55,7 @@ def random_block(key: Array, n: int, width: int, dtype: DTypeLike, draw: int | A
     column, the draw and the key, so that each device makes its own rows, and XLA one short loop:
     `jax.random.normal` would be a fifth of what a whole solve has to compile. The component along
     a unit vector is at most 2.4 per cent more likely to be small than that of a normal vector: no
-    slice of a cube through its centre is larger than sqrt(2) (Ball, 1986).
+    slice of a unit cube through its centre is larger than sqrt(2) (Ball, 1986).
     """
     real = jnp.finfo(dtype).dtype
     first, second = jnp.sum(jax.random.key_data(key).reshape(-1, 2), axis=0, dtype=jnp.uint32)
@@ -85,7 +85,7 @@ def _hash(x: Array, y: Array, z: Array, w: Array) -> tuple[Array, Array, Array, 
 
 
 def _uniform(high: Array, low: Array, dtype: DTypeLike) -> Array:
-    """A number in (-sqrt(3), sqrt(3)), of variance one, from two words."""
+    """A number between -sqrt(3) and sqrt(3), of variance one, from two words."""
     wide = dtype if jnp.finfo(dtype).bits >= 32 else jnp.float32
     unit = high.astype(wide) * 2.0**-31 + (low.astype(wide) * 2.0**-63 - 1)
     return (unit * 3.0**0.5).astype(dtype)

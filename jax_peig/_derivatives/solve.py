@@ -161,7 +161,7 @@ class _PanelSolver:
     def run_round(self, state: _State) -> _State:
         """One round, and which solver is next."""
         state = state._replace(rounds=state.rounds + 1, gained=jnp.array(True))
-        run = self.run_all if self.width == self.count else self.run_open
+        run = self.run_panel if self.width == self.count else self.run_open
         state = run(state)
         last = state.stage == len(self.solvers) - 1
         over = (state.rounds == ROUNDS) | (~state.gained & ~last)
@@ -169,10 +169,6 @@ class _PanelSolver:
             stage=jnp.where(over, state.stage + 1, state.stage),
             rounds=jnp.where(over, 0, state.rounds),
         )
-
-    def run_all(self, state: _State) -> _State:
-        """One round for all columns in one panel."""
-        return self.run_panel(None, state)
 
     def run_open(self, state: _State) -> _State:
         """One round for the open columns, a panel at a time: they come first."""
@@ -182,12 +178,12 @@ class _PanelSolver:
 
         def body(i: Array, state: _State) -> _State:
             columns = jax.lax.dynamic_slice_in_dim(order, i * width, width)
-            return self.run_panel(columns, state)
+            return self.run_panel(state, columns)
 
         return jax.lax.fori_loop(0, -(-jnp.sum(~state.done) // width), body, state)
 
-    def run_panel(self, columns: Array | None, state: _State) -> _State:
-        """One round for some columns, None for all; those beyond the last are filling."""
+    def run_panel(self, state: _State, columns: Array | None = None) -> _State:
+        """One round for some columns, or for all; those beyond the last are filling."""
 
         def take(old: Array) -> Array:
             return old if columns is None else old[..., jnp.minimum(columns, self.count - 1)]

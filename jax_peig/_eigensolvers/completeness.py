@@ -53,8 +53,10 @@ COMPONENT = 0.1
 
 # Random vectors in the complement, and how often they are filtered at most.
 RANDOM_VECTORS = 4
-CHECK_DRAW = 2**15  # the iterations count theirs from zero
 FILTER_ROUNDS = 40
+# Their draw by the key of the solve; that of the start is 0, and that of a step one more than its
+# number.
+CHECK_DRAW = 2**15
 # The growth of p from the interval to theta_k in a round: the factor that the two bounds still lack
 # times `GAIN_BEYOND`, within these ends.
 GAIN_BEYOND = 3.0

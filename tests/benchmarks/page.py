@@ -314,7 +314,7 @@ def section(table: Table, results: dict[str, Any] | None) -> str:
         command = results["command"]
         measured = record.sentence(results["machine"])
         if "processes" in results:
-            measured += f" Medians of {results['processes']} processes."
+            measured += f" Of {results['processes']} processes a row shows that of the median time."
         parts = [_wrapped(measured), table.module().markdown(results)]
     code = f"```sh\n{command}\n```"
     return "\n\n".join([f"## {table.title}", _wrapped(table.text), code, *parts]) + "\n"

@@ -104,7 +104,7 @@ class TestProcesses:
         assert len(row["process_seconds"]) == 2
         (line,) = [line for line in rendered(saved) if line.startswith("| jax_peig")]
         assert " to " in line
-        assert "Medians of 2 processes." in page.section(page.named("run"), read(saved))
+        assert "Of 2 processes" in page.section(page.named("run"), read(saved))
 
     def test_two_processes_of_a_series(self, tmp_path):
         saved = tmp_path / "growth.json"

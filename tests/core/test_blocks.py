@@ -266,3 +266,15 @@ def test_a_batch_is_each_of_its_members(function):
     for i, matrix in enumerate(matrices):
         for whole, own in zip(batch, function(jnp.asarray(matrix)), strict=True):
             np.testing.assert_allclose(whole[i], own, rtol=0, atol=1e3 * B * tolerances.eps(float))
+
+
+@given(st.lists(st.booleans(), min_size=5, max_size=5))
+def test_leading(mask):
+    np.testing.assert_array_equal(jax.jit(blocks.leading)(np.array(mask)), np.cumprod(mask) > 0)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_diagonal(dtype):
+    matrix = draw(dtype, seed=8, n=B)
+    matrix[0, 1] = np.nan  # beside the diagonal
+    np.testing.assert_array_equal(blocks.diagonal(jnp.asarray(matrix)), np.diag(matrix).real)

@@ -25,7 +25,7 @@ BASES = {
     "cosines": lambda x: scipy.fft.dct(x, axis=0, norm="ortho"),
     "sines": lambda x: scipy.fft.dst(x, axis=0, norm="ortho"),
     "signs": lambda x: scipy.linalg.hadamard(N) @ x / np.sqrt(N),
-    "differences": lambda x: (x[1:] - x[:-1]) / np.sqrt(2),
+    "differences": lambda x: (x[1::2] - x[::2]) / np.sqrt(2),
 }
 
 
@@ -82,17 +82,18 @@ def test_complex_entries(dtype):
     z = block(dtype=dtype)
     assert z.dtype == dtype
     size = z.size
-    # E |z|^2 = 1 and E z^2 = 0; the variances of |z|^2 and z^2 are below one.
+    # E |z|^2 = 1, with a variance of 0.4; E z^2 = 0, with one of 1.4.
     assert abs(np.mean(np.abs(z) ** 2) - 1) < 6 / np.sqrt(size)
     assert abs(np.mean(z**2)) < 6 / np.sqrt(size)
 
 
-@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32, jnp.bfloat16])
 def test_every_precision_draws_the_same_numbers(dtype):
     x = random_block(jax.random.key(5), N, B, dtype)
     assert x.dtype == dtype
+    # A word, a difference and a product are rounded, and sqrt(3): below 1.7 eps together.
     error = np.abs(np.asarray(x, float) - block(5))
-    assert error.max() <= 2 * float(jnp.finfo(dtype).eps)  # half an ulp of numbers below two
+    assert error.max() <= 2 * float(jnp.finfo(dtype).eps)
 
 
 def test_rows_and_columns_do_not_depend_on_the_size():
