@@ -104,7 +104,8 @@ class TestProcesses:
         assert len(row["process_seconds"]) == 2
         (line,) = [line for line in rendered(saved) if line.startswith("| jax_peig")]
         assert " to " in line
-        assert "Of 2 processes" in page.section(page.named("run"), read(saved))
+        section = page.section(page.named("run"), read(saved))
+        assert "Of 2 processes a row shows" in " ".join(section.split())
 
     def test_two_processes_of_a_series(self, tmp_path):
         saved = tmp_path / "growth.json"
