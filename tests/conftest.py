@@ -6,13 +6,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 # Compile quickly rather than well: compilation is nearly all of the suite's time. Of the two code
-# generators of jaxlib 0.10 the older takes half as long; later ones have the newer alone.
+# generators of jaxlib 0.10 the older takes half as long; later ones have the newer alone. A program
+# is compiled in one part, since the suite's processes use all cores already.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
         "--xla_backend_optimization_level=0",
-        "--xla_cpu_parallel_codegen_split_count=1",  # the suite's processes use all cores already
-        "--xla_cpu_use_fusion_emitters=false" if version("jaxlib").startswith("0.10.") else "",
+        "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+        if version("jaxlib").startswith("0.10.")
+        else "",
     ]
 )
 

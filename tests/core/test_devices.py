@@ -51,7 +51,8 @@ FUNCTIONS = """
     from jax.sharding import AxisType, NamedSharding, PartitionSpec as P
     import jax_peig as jp
 
-    mesh = jax.make_mesh((4,), ("x",), axis_types=(AxisType.AXES,))
+    auto = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Auto,))
+    explicit = jax.make_mesh((4,), ("x",), axis_types=(AxisType.Explicit,))
     rng = np.random.default_rng(0)
     n, m, k = 48, 32, 4
 
@@ -66,7 +67,7 @@ FUNCTIONS = """
     diagonal = np.r_[0.1, 0.1, 0.5, np.linspace(1, 4, n - 3)]
     y, z = rng.normal(size=n), rng.normal(size=m)
 
-    def put(x, *axes):
+    def put(mesh, x, *axes):
         return jax.device_put(jnp.asarray(x), NamedSharding(mesh, P(*axes)))
 
     def boltzmann(w):
@@ -113,29 +114,31 @@ FUNCTIONS = """
         (lambda a, y: jp.crossing(a, k=k).weighted(jnp.eye(k)), square, [rows]),
     ]
     for f, x, places in cases:
-        # Alone first: a mesh that is set stays set.
-        wanted = jax.jit(jax.value_and_grad(f))(jnp.asarray(x), jnp.asarray(y))
-        for axes in places:
-            run = jax.jit(jax.value_and_grad(f))
-            value, slope = run(put(x, *axes), put(y, "x"))
-            np.testing.assert_allclose(value, wanted[0], rtol=1e-9)
-            size = np.max(np.abs(wanted[1]))
-            np.testing.assert_allclose(slope, wanted[1], atol=1e-7 * size)
-    if "AXES" == "Explicit":  # rows stay where they are; outside jit, too
-        wanted = jax.grad(triplets)(jnp.asarray(tall), jnp.asarray(y))
-        jax.set_mesh(mesh)
-        called = lambda: jax.grad(lambda a: jnp.sum(jp.partial_eigh(a, k=k)[0]))(put(square, *rows))
-        called()
-        seen = []
-        jax.monitoring.register_event_duration_secs_listener(
-            lambda event, *_, **__: seen.append(event) if "backend_compile" in event else None
-        )
-        called()
-        assert not seen, seen  # the same program again
-        space = jp.eigenspace(put(square, *rows), k=k)
-        assert space.basis.sharding.spec == P("x", None)
-        slope = jax.grad(triplets)(put(tall, *rows), put(y, "x"))
-        np.testing.assert_allclose(slope, wanted, atol=1e-12)
+        run = jax.jit(jax.value_and_grad(f))
+        wanted = run(jnp.asarray(x), jnp.asarray(y))
+        for mesh in (auto, explicit):
+            for axes in places:
+                value, slope = run(put(mesh, x, *axes), put(mesh, y, "x"))
+                np.testing.assert_allclose(value, wanted[0], rtol=1e-9)
+                size = np.max(np.abs(wanted[1]))
+                np.testing.assert_allclose(slope, wanted[1], atol=1e-7 * size)
+
+    # Rows stay where they are, outside jit too. A mesh that is set stays set: this comes last.
+    wanted = jax.grad(triplets)(jnp.asarray(tall), jnp.asarray(y))
+    jax.set_mesh(explicit)
+    matrix = put(explicit, square, *rows)
+    called = lambda: jax.grad(lambda a: jnp.sum(jp.partial_eigh(a, k=k)[0]))(matrix)
+    called()
+    seen = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, *_, **__: seen.append(event) if "backend_compile" in event else None
+    )
+    called()
+    assert not seen, seen  # the same program again
+    space = jp.eigenspace(matrix, k=k)
+    assert space.basis.sharding.spec == P("x", None)
+    slope = jax.grad(triplets)(put(explicit, tall, *rows), put(explicit, y, "x"))
+    np.testing.assert_allclose(slope, wanted, atol=1e-12)
     print("ok")
 """
 
@@ -222,7 +225,6 @@ def test_auto_factorises_no_matrix_of_several_devices(axes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("axes", ["Auto", "Explicit"])
-def test_functions_on_a_mesh(axes):
+def test_functions_on_a_mesh():
     """Values and gradients are those of one device."""
-    run_on_four_devices(FUNCTIONS.replace("AXES", axes))
+    run_on_four_devices(FUNCTIONS)

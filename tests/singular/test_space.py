@@ -80,15 +80,19 @@ def second(f):
 def assert_derivatives(f, reference, rtol=1e-6):
     """First and second derivatives of a stacked function of t, in both modes and all nestings."""
     w = WEIGHTS[: len(reference(0.0))]
-    np.testing.assert_allclose(f(0.0), reference(0.0), rtol=1e-12, atol=1e-12)
-    first, curved = difference(reference, 1), difference(reference, 2)
-    found = jax.jit(lambda t: jax.jvp(f, (t,), (1.0,))[1])(0.0)
-    np.testing.assert_allclose(found, first, rtol=rtol, atol=rtol)
     whole = lambda t: jnp.sum(w * f(t))  # noqa: E731
-    np.testing.assert_allclose(jax.jit(jax.grad(whole))(0.0), w @ first, rtol=rtol, atol=rtol)
-    for nested in second(whole):
-        found = jax.jit(nested)(0.0)
-        np.testing.assert_allclose(found, w @ curved, rtol=10 * rtol, atol=10 * rtol)
+
+    @jax.jit  # as one program, which has what they share once
+    def found(t):
+        return jax.jvp(f, (t,), (1.0,)), jax.grad(whole)(t), [g(t) for g in second(whole)]
+
+    (value, forward), reverse, nested = found(0.0)
+    first, curved = difference(reference, 1), difference(reference, 2)
+    np.testing.assert_allclose(value, reference(0.0), rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(forward, first, rtol=rtol, atol=rtol)
+    np.testing.assert_allclose(reverse, w @ first, rtol=rtol, atol=rtol)
+    for curvature in nested:
+        np.testing.assert_allclose(curvature, w @ curved, rtol=10 * rtol, atol=10 * rtol)
 
 
 CASES = {
