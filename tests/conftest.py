@@ -7,7 +7,8 @@ from pathlib import Path
 
 # Compile quickly rather than well: compilation is nearly all of the suite's time. Of the two code
 # generators of jaxlib 0.10 the older takes half as long; later ones have the newer alone. A program
-# is compiled in one part, since the suite's processes use all cores already.
+# is compiled in one part, since the suite's processes use all cores already. XLA ends a process
+# whose flags it does not know, so that other versions get neither.
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),
