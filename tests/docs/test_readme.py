@@ -1,6 +1,7 @@
 """README.md: one page, of which everything runs and prints what it is said to print."""
 
 import ast
+import dataclasses
 import enum
 import inspect
 import re
@@ -105,8 +106,23 @@ def test_links_exist():
 
 
 def test_every_guide_is_linked():
+    first, *others = sorted(NOTEBOOKS)
+    told = texts(first)
     for path in NOTEBOOKS:
         assert f"(notebooks/{path.name})" in readme()
+    for path in others:
+        assert f"| `{path.stem}` |" in told
+
+
+def test_first_guide_tells_of_every_field_of_info():
+    told = texts(sorted(NOTEBOOKS)[0])
+    for field in dataclasses.fields(jax_peig.Info):
+        assert f"`{field.name}`" in told
+
+
+def texts(path):
+    """The sources of a notebook's cells."""
+    return "".join("".join(cell["source"]) for cell in notebook(path)["cells"])
 
 
 def typed(name):
@@ -121,7 +137,4 @@ def typed(name):
 @pytest.mark.parametrize("name", [name for name in PUBLIC if typed(name)])
 def test_public_name_is_in_a_guide(name):
     """Each public name that is typed is met in the README or in a notebook."""
-    shown = readme() + "".join(
-        "".join(c["source"]) for p in NOTEBOOKS for c in notebook(p)["cells"]
-    )
-    assert name in shown
+    assert name in readme() + "".join(map(texts, NOTEBOOKS))
